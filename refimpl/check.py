@@ -1,0 +1,83 @@
+"""Refuse bad input with a ValueError that names the argument, what was expected and what came.
+
+Numba checks no bounds, so every public function passes its arguments through here before a kernel
+sees them.
+"""
+
+import numpy as np
+
+FLOATS = (np.float64, np.float32, np.complex128)
+
+
+def integers(name, values, low, high, ndim=None):
+    """Return `values` as a contiguous int64 array (a copy if need be); each is in low..high−1.
+
+    `ndim`, if given, is the number of axes expected. An array without entries is refused.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name}: expected {ndim} axes, got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one entry, got shape {array.shape}")
+    if array.min() < low or array.max() >= high:
+        raise ValueError(f"{name}: expected values in {low}..{high - 1}, "
+                         f"got {array.min()}..{array.max()}")
+    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+
+
+def integer(name, value, low, high=None):
+    """Return `value` as an int that is at least `low` and, if given, less than `high`."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name}: expected an integer, got {value!r}")
+    if value < low or (high is not None and value >= high):
+        allowed = f"at least {low}" if high is None else f"in {low}..{high - 1}"
+        raise ValueError(f"{name}: expected an integer {allowed}, got {value}")
+    return int(value)
+
+
+def real(name, value, low=-np.inf):
+    """Return `value` as a finite float that is at least `low`."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected a real number, got {value!r}")
+    if not np.isfinite(value) or value < low:
+        bound = "" if low == -np.inf else f" that is at least {low}"
+        raise ValueError(f"{name}: expected a finite number{bound}, got {value}")
+    return float(value)
+
+
+def choice(name, value, allowed):
+    """Return `value`, which must be one of the strings `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+def floats(name, values, shape, dtype=None):
+    """Return `values` as a contiguous array of finite numbers; None in `shape` leaves a size free.
+
+    The dtype is one of float64, float32, complex128, and equal to `dtype` if that is given.
+    """
+    array = np.asarray(values)
+    if array.dtype not in FLOATS or (dtype is not None and array.dtype != dtype):
+        expected = "float64, float32 or complex128" if dtype is None else np.dtype(dtype)
+        raise ValueError(f"{name}: expected dtype {expected}, got {array.dtype}")
+    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape)):
+        expected = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name}: expected shape ({expected}), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got "
+                         f"{array[~np.isfinite(array)][0]} among them")
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def mask(name, values, shape):
+    """Return `values` as a boolean array of this shape with at least one True."""
+    array = np.asarray(values)
+    if array.dtype != np.bool_ or array.shape != shape:
+        raise ValueError(f"{name}: expected dtype bool and shape {shape}, "
+                         f"got {array.dtype} and {array.shape}")
+    if not array.any():
+        raise ValueError(f"{name}: expected at least one True, got none")
+    return array
