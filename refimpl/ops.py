@@ -119,24 +119,28 @@ def causal_softmax_backward(A, dA):
     return dS
 
 
-# cross_entropy over the slot start ≤ u < stop of the vocabulary:
-# loss_t = log Σ_u exp(logits_tu) − logits_{t,target_t}
+# cross_entropy over the slot start ≤ u < stop of the vocabulary, with k the largest logit there:
+# loss_t = log Σ_u exp(logits_tu) − logits_{t,target}
+#        = log(1 + Σ_{u≠k} exp(logits_tu − logits_tk)) + (logits_tk − logits_{t,target})
 #
-# dlogits_tu = dloss_t (p_tu − 1[u = target_t]), p_t = softmax over the slot; zero outside it.
-# A row with dloss_t = 0 is not in the loss: it is skipped.
+# dlogits_tu = dloss_t (p_tu − 1[u = target]), p_t = softmax over the slot; zero outside it.
+# At the target that is −Σ_{u≠target} p_tu. Neither form subtracts from 1 what is nearly 1, so that
+# a confident prediction keeps its digits. A row with dloss_t = 0 is not in the loss: it is skipped.
 
 @njit(cache=True)
 def cross_entropy_forward(logits, target, start, stop):
     """logits (T, V), target (T,) within the slot -> loss (T,), in nats."""
     loss = np.empty(logits.shape[0], logits.dtype)
     for t in range(logits.shape[0]):
-        largest = logits[t, start].real
+        k = start
         for u in range(start + 1, stop):
-            largest = max(largest, logits[t, u].real)
-        total = logits[t, start] * 0
+            if logits[t, u].real > logits[t, k].real:
+                k = u
+        others = logits[t, k] * 0
         for u in range(start, stop):
-            total += np.exp(logits[t, u] - largest)
-        loss[t] = np.log(total) + (largest - logits[t, target[t]])
+            if u != k:
+                others += np.exp(logits[t, u] - logits[t, k])
+        loss[t] = np.log1p(others) + (logits[t, k] - logits[t, target[t]])
     return loss
 
 
@@ -148,8 +152,9 @@ def cross_entropy_backward(logits, target, start, stop, dloss):
         if dloss[t] != 0:
             p = softmax_forward(logits[t, start:stop])
             for u in range(start, stop):
-                dlogits[t, u] = dloss[t] * p[u - start]
-            dlogits[t, target[t]] -= dloss[t]
+                if u != target[t]:
+                    dlogits[t, u] = dloss[t] * p[u - start]
+                    dlogits[t, target[t]] -= dloss[t] * p[u - start]
     return dlogits
 
 

@@ -1,0 +1,257 @@
+"""The command line: `python -m refimpl audit | explain`."""
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+
+from refimpl import __version__, claims
+
+EXAMPLES = """\
+examples:
+  python -m refimpl audit                          every claim, on Python's own language reference
+  python -m refimpl audit --claim I3 --cases 1000  one claim, a thousand instances
+  python -m refimpl audit --from my_claims.py      your own derivation
+  python -m refimpl explain I5                     a claim, its derivation, one instance in numbers
+
+exit status: 0 all is well, 1 a claim failed or its control passed, 2 bad usage, 130 interrupted
+"""
+
+
+def main(argv=None):
+    """Run the command line; return the exit status."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 0
+    try:
+        return args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"refimpl {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser():
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="refimpl", description="Audit the theory of two small transformers against the numbers.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"refimpl {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    audit = commands.add_parser(
+        "audit", help="hold every claim against the numbers",
+        description="Check each claim on drawn instances, and its control, which must fail. The JSON "
+                    "holds a list `claims`; each entry has id, statement, source, provenance, exact, "
+                    "instances, worst (null if not finite), tolerance, control, control_failed, "
+                    "passed, seconds, failure (the smallest failing instance, or null), message.")
+    audit.set_defaults(run=run_audit)
+    audit.add_argument("--claim", metavar="ID", action="append", help="only this claim (repeatable)")
+    audit.add_argument("--cases", metavar="N", type=positive, help="instances of each claim")
+    audit.add_argument("--seed", metavar="S", type=natural, default=0, help="seed (default 0)")
+    audit.add_argument("--json", metavar="FILE", help="write the results to FILE as JSON")
+    audit.add_argument("--list", action="store_true", help="list the claims and stop")
+    audit.add_argument("--instance", metavar="'NAME=VALUE, …'", help="one instance of one claim")
+    explain = commands.add_parser(
+        "explain", help="one claim: derivation, an instance in numbers, the control failing",
+        description="Print a claim's statement, provenance and derivation, one small instance with "
+                    "predicted beside observed, and its control failing.")
+    explain.set_defaults(run=run_explain)
+    explain.add_argument("claim", metavar="ID")
+    for command in (audit, explain):
+        command.add_argument("--from", metavar="FILE.py", dest="file",
+                             help="claims from this file in place of the project's own")
+        command.add_argument("--text", metavar="FILE",
+                             help="text (UTF-8) in place of Python's language reference")
+    return parser
+
+
+def positive(word):
+    """argparse type: an integer >= 1."""
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {value}")
+    return value
+
+
+def natural(word):
+    """argparse type: an integer >= 0."""
+    value = int(word)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 0, got {value}")
+    return value
+
+
+def read_text(path):
+    """The text of a file, or, without one, Python's own language reference."""
+    if path is None:
+        from pydoc_data.topics import topics
+        return "\n".join(topics.values())
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--text {path}: expected UTF-8, got {error.reason}") from None
+    if len(set(text)) < 4:
+        raise ValueError(f"--text {path}: expected at least 4 different characters, "
+                         f"got {len(set(text))}")
+    return text
+
+
+def select(args, wanted):
+    """The claims that are asked for, in their own order."""
+    known = claims.builtin() if args.file is None else claims.load(args.file)
+    unknown = [id for id in wanted or [] if id not in [c.id for c in known]]
+    if unknown:
+        raise ValueError(f"unknown claim {', '.join(unknown)}; the claims are "
+                         f"{', '.join(c.id for c in known)}")
+    return [c for c in known if not wanted or c.id in wanted]
+
+
+def run_audit(args):
+    """`audit`: print the table, write the JSON; 0 if all passed, else 1."""
+    chosen = select(args, args.claim)
+    if args.list:
+        for claim in chosen:
+            print(f"{claim.id:4} {claim.provenance:10}  {claim.statement}")
+        return 0
+    if args.instance is not None and len(chosen) != 1:
+        raise ValueError("--instance: expected exactly one --claim ID with it")
+    instance = None if args.instance is None else parse_instance(chosen[0], args.instance)
+    text = read_text(args.text)
+    print(f"{'id':4} {'claim':60} {'provenance':10} {'cases':>5}  {'worst':>7}  {'allowed':>7}  "
+          f"{'control':13} verdict")
+    results = []
+    for number, claim in enumerate(chosen, start=1):
+        with Progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
+            result = claims.audit(claim, text, args.cases, args.seed, instance, progress)
+        results.append(result)
+        print(f"{claim.id:4} {claim.statement:60} {claim.provenance:10} {result.instances:5}  "
+              f"{result.worst:7.1e}  {claim.tolerance:7.0e}  "
+              f"{f'fails {result.controls_failed}/{result.controls}':13} "
+              f"{'passed' if result.passed else 'FAILED'}", flush=True)
+        if not result.passed:
+            print_failure(args, result)
+    failed = [r.claim.id for r in results if not r.passed]
+    print(f"{len(results) - len(failed)} of {len(results)} claims passed, "
+          f"{sum(r.control_failed for r in results)} of {len(results)} controls failed as they must, "
+          f"{sum(r.seconds for r in results):.1f} s")
+    if args.json is not None:
+        write_whole(args.json, json.dumps({"claims": [r.as_json() for r in results]}, indent=2) + "\n")
+    return 1 if failed else 0
+
+
+def print_failure(args, result):
+    """What went wrong with a claim, and the command that shows it again."""
+    if result.failure is not None:
+        words = ", ".join(f"{name}={value}" for name, value in result.failure.items())
+        print(f"     smallest failing instance: {words}")
+    if result.message:
+        print(f"     {result.message}")
+    if result.failure is None and not result.control_failed:
+        print(f"     the control passed ({result.claim.control}): the check cannot fail")
+    elif result.failure is not None:
+        extra = "".join(f" {flag} {value}" for flag, value in
+                        (("--from", args.file), ("--text", args.text)) if value is not None)
+        print(f"     python -m refimpl audit --claim {result.claim.id}{extra} --instance '{words}'")
+
+
+def parse_instance(claim, words):
+    """Read `name=value` words into an instance; every name of the claim, and seed, must be there."""
+    kinds = {**{name: type(values[0]) for name, values in claim.space.items()}, "seed": int}
+    instance = {}
+    for word in words.split(","):
+        name, _, value = (part.strip() for part in word.partition("="))
+        try:
+            instance[name] = kinds[name](value)
+        except (KeyError, ValueError):
+            raise ValueError(f"--instance: expected 'NAME=VALUE, …' with {', '.join(kinds)}, "
+                             f"got {word.strip()!r}") from None
+    missing = [name for name in kinds if name not in instance]
+    missing = [name for name, value in instance.items() if value is None]
+    if missing:
+        raise ValueError(f"--instance: expected {', '.join(kinds)}, got no {', '.join(missing)}")
+    return instance
+
+
+class Progress:
+    """A line on stderr with rate and time left, if that is a terminal; nothing otherwise."""
+
+    def __init__(self, title):
+        self.title, self.start, self.shown = title, time.monotonic(), False
+
+    def __call__(self, done, total):
+        if sys.stderr.isatty():
+            seconds = time.monotonic() - self.start
+            rate = done / max(seconds, 1e-9)
+            print(f"\r\x1b[K{self.title}: {done} of {total}, {rate:.1f}/s, "
+                  f"{(total - done) / rate:.0f} s left", end="", file=sys.stderr, flush=True)
+            self.shown = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def write_whole(path, content):
+    """Write a file under a temporary name and rename it, so that it is never half there."""
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def run_explain(args):
+    """`explain ID`: the page on one claim; 0 if it passed on its instance and the control failed."""
+    (claim,) = select(args, [args.claim])
+    text = read_text(args.text)
+    print(f"{claim.id}. {claim.statement[0].upper()}{claim.statement[1:]}.\n")
+    print(f"Source: {claim.source}. Provenance: {claim.provenance}. "
+          f"{'Exact' if claim.exact else 'Asymptotic'}.\n")
+    print(textwrap.dedent("    " + (claim.derivation.__doc__ or "No derivation is given.")).strip())
+    instance = small_instance(claim)
+    print("\nOne instance: " + ", ".join(f"{name} = {value}" for name, value in instance.items()))
+    outcome = claims.evaluate(claim, instance, text)
+    control = claims.evaluate(claim, instance, text, control=True)
+    for title, each in (("As claimed", outcome), (f"Control: {claim.control}", control)):
+        print(f"\n{title}")
+        print(each.message or side_by_side(each.predicted, each.observed))
+        print(f"error {each.error:.1e}, allowed {claim.tolerance:.0e}: "
+              f"{'does not hold' if claims.fails(claim, each) else 'holds'}")
+    return int(claims.fails(claim, outcome) or not claims.fails(claim, control))
+
+
+def small_instance(claim):
+    """An instance about a tenth of the way into each range: small, and not the smallest."""
+    instance = {}
+    for name, values in claim.space.items():
+        low, high = values[0], values[-1]
+        instance[name] = low if isinstance(low, str) else low + (high - low) * 0.1
+        if isinstance(low, int):
+            instance[name] = min(high, low + max(3, (high - low) // 10))
+    return {**instance, "seed": 0}
+
+
+def side_by_side(predicted, observed):
+    """The first numbers of both, in two columns."""
+    if isinstance(predicted, (tuple, list)):
+        return "\n".join(side_by_side(*pair) for pair in zip(predicted, observed))
+    p, o = np.ravel(predicted), np.ravel(observed)
+    order = np.sort(np.argsort(-np.abs(p), kind="stable")[:6])
+    rows = [f"{'predicted':>24} {'observed':>24}"] + [f"{p[i]:24.16g} {o[i]:24.16g}" for i in order]
+    return "\n".join(rows + ([f"{'…':>24} {'…':>24}  ({p.size} numbers)"] if p.size > 6 else []))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

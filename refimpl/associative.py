@@ -1,0 +1,149 @@
+"""The linear associative memory that both systems stand on: outer products of pairs.
+
+Pairs (v_i, u_i), i < N, of vectors in R^d are stored in W = Σ_i u_i v_iᵀ; the score s_jk = u_jᵀ W v_k
+says how strongly the key v_k recalls u_j. With orthonormal u and v, s_jk = 1[j = k] (claim M3).
+"""
+
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl import check
+from refimpl.claims import claim
+
+
+class Moments(NamedTuple):
+    """Mean and variance of s_jj (match) and of s_jk, j ≠ k (cross)."""
+
+    mean_match: float
+    var_match: float
+    mean_cross: float       # nan for N = 1, which has no cross pair
+    var_cross: float        # nan for N = 1
+
+
+def write(u, v):
+    """Store pairs: W_ab = Σ_i u_ia v_ib.
+
+    u, v (..., N, d), both float64, float32 or complex128 -> W (..., d, d). Leading axes are
+    separate memories and broadcast as in matmul. Raises ValueError on other shapes or dtypes, or
+    numbers that are not finite. Source: NLB24, BCBJB23.
+    """
+    u, v = check_pairs(u, v)
+    return u.swapaxes(-1, -2) @ v
+
+
+def read(memory, u, v):
+    """Read every pair: s_jk = u_jᵀ W v_k.
+
+    memory (..., d, d), u, v (..., N, d), one dtype -> s (..., N, N). Leading axes broadcast as in
+    matmul. Raises ValueError as `write` does.
+    """
+    u, v = check_pairs(u, v)
+    d = u.shape[-1]
+    memory = check.floats("memory", memory, leading_axes(memory) + (d, d), u.dtype)
+    return u @ memory @ v.swapaxes(-1, -2)
+
+
+def moments(N, d):
+    """Exact mean and variance of the scores of random pairs (claims M1 and M2; exact; derived).
+
+    Statement. Let all u_i, v_i, i < N, be independent N(0, I/d). Then for j ≠ k
+
+        E s_jj = 1,   Var s_jj = (1 + 2/d)² − 1 + (N − 1)/d²,
+        E s_jk = 0,   Var s_jk = 2 (1 + 2/d)/d + (N − 2)/d².
+
+    Derivation. s_jk = Σ_i (u_j·u_i)(v_i·v_k), a sum of products of a factor in u and one in v, which
+    are independent. Three facts about independent x, y ~ N(0, I/d) suffice:
+
+    (a) E |x|² = d · 1/d = 1.
+    (b) E |x|⁴ = Σ_a E x_a⁴ + Σ_{a≠b} E x_a² E x_b² = d · 3/d² + d (d − 1) · 1/d² = 1 + 2/d.
+    (c) E x·y = 0, and E (x·y)² = Σ_ab E x_a x_b E y_a y_b = Σ_a 1/d² = 1/d.
+
+    Match (j = k). The term i = j is |u_j|² |v_j|², with mean 1 by (a) and mean square (1 + 2/d)² by
+    (b). Each of the N − 1 terms i ≠ j is (u_j·u_i)(v_i·v_j), with mean 0 and mean square 1/d² by (c).
+    Terms i ≠ i' are uncorrelated: of the two at least one, say i, is not j, and their product is
+    linear, hence odd, in u_i. So the variances add up: ((1 + 2/d)² − 1) + (N − 1) · 1/d².
+
+    Cross (j ≠ k). The term i = j is |u_j|² (v_j·v_k), with mean 0 and mean square
+    (1 + 2/d) · 1/d by (b) and (c); so is the term i = k, (u_j·u_k) |v_k|². Each of the other N − 2 is
+    (u_j·u_i)(v_i·v_k), with mean 0 and mean square 1/d². Products of two terms are odd in some
+    vector: in u_k for i = j, i' = k; in u_i if i is neither j nor k. So E s_jk = 0 and the mean
+    squares add up: 2 · (1 + 2/d)/d + (N − 2) · 1/d².
+
+    Parameters: N ≥ 1 pairs, width d ≥ 1. N = 1 has no cross pair: its mean and variance are nan.
+    Raises ValueError otherwise. Source: M1, M2, derived here; the setting is that of NLB24.
+    """
+    N, d = check.integer("N", N, 1), check.integer("d", d, 1)
+    var_match = (1 + 2 / d) ** 2 - 1 + (N - 1) / d ** 2
+    if N == 1:
+        return Moments(1.0, var_match, np.nan, np.nan)
+    return Moments(1.0, var_match, 0.0, 2 * (1 + 2 / d) / d + (N - 2) / d ** 2)
+
+
+def check_pairs(u, v):
+    """Return u and v as arrays (..., N, d) of one dtype."""
+    u = check.floats("u", u, leading_axes(u) + (None, None))
+    return u, check.floats("v", v, leading_axes(v) + u.shape[-2:], u.dtype)
+
+
+def leading_axes(array):
+    """One None for every axis before the last two."""
+    return (None,) * (np.ndim(array) - 2)
+
+
+ROOT = np.sqrt(3)
+TWO = np.array([[-1, 1], [1 / 2, 1 / 2]])                           # nodes and weights
+THREE = np.array([[-ROOT, 0, ROOT], [1 / 6, 2 / 3, 1 / 6]])
+
+
+def mean_and_variance(N, d, k, control):
+    """Mean and variance of s_0k over Gaussian u and v, exact up to rounding: cubature.
+
+    s_0k² is a polynomial of degree 4 in u_0 and v_k, of degree 2 in the other vectors (in the control
+    v = u, which breaks this too). Two nodes a coordinate integrate degree 3 against N(0, 1), three
+    degree 5. Every other pair j, k has the same moments: the vectors are exchangeable.
+    """
+    rules = [THREE if i == special else TWO
+             for special in ((0,) if control else (0, k)) for i in range(N) for _ in range(d)]
+    grid = np.meshgrid(*(nodes for nodes, _ in rules), indexing="ij")
+    weights = reduce(np.multiply.outer, (w for _, w in rules)).ravel()
+    points = np.stack(grid, axis=-1).reshape(len(weights), -1, N, d) / np.sqrt(d)
+    u, v = points[:, 0], points[:, -1]
+    scores = read(write(u, v), u, v)[:, 0, k]
+    mean = weights @ scores
+    return mean, weights @ (scores - mean) ** 2
+
+
+@claim("M1", "moments of the score of a stored pair", source="this project, setting of NLB24",
+       provenance="derived", derivation=moments, control="v = u: keys and values not independent",
+       cases=12, N=(1, 6), d=(1, 4))
+def match_moments(case, N, d):
+    """Mean and variance of s_jj; N d ≤ 6 keeps the cubature small."""
+    d = min(d, 6 // N)
+    expected = moments(N, d)
+    return ((expected.mean_match, expected.var_match), mean_and_variance(N, d, 0, case.control))
+
+
+@claim("M2", "moments of the score of two different pairs", source="this project, setting of NLB24",
+       provenance="derived", derivation=moments, control="v = u: keys and values not independent",
+       cases=12, N=(2, 6), d=(1, 3))
+def cross_moments(case, N, d):
+    """Mean and variance of s_jk, j ≠ k; N d ≤ 6 keeps the cubature small."""
+    d = min(d, 6 // N)
+    expected = moments(N, d)
+    mean, variance = mean_and_variance(N, d, 1, case.control)
+    # The mean is 0: 1 is added to both sides, so that its error counts against the scores' size.
+    return (1 + expected.mean_cross, expected.var_cross), (1 + mean, variance)
+
+
+@claim("M3", "orthonormal pairs are recalled without interference", source="NLB24, BCBJB23",
+       provenance="derived", control="Gaussian rows, not orthonormal", N=(1, 40), spare=(0, 40))
+def orthonormal_recall(case, N, spare):
+    """s_jk = 1[j = k].
+
+    Derivation. s_jk = Σ_i (u_j·u_i)(v_i·v_k) = Σ_i 1[i = j] 1[i = k].
+    """
+    rows = case.rng.normal(size=(2, N + spare, N + spare)) / np.sqrt(N + spare)
+    u, v = (rows if case.control else np.linalg.qr(rows)[0])[:, :N]
+    return np.eye(N), read(write(u, v), u, v)

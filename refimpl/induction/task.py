@@ -1,0 +1,213 @@
+"""Trigger-bigram text: bigram statistics, except that each trigger has one output per sequence.
+
+    z_0 ~ pi_u;   z_{t+1} = o[z_t] if z_t ∈ Q, else z_{t+1} ~ pi_b[z_t]
+
+For each sequence one output o[q] ~ pi_o[q] is drawn for every trigger q ∈ Q. By hand, with the
+tokens a b c d, the trigger a and its output d:
+
+    tokens       a  d  b  a  d  c
+    occurrence   1  0  0  2  0          (one less than the tokens: the last one is only predicted)
+
+The first a could be followed by anything; the second one is followed by d, and the context says so.
+Source: the task of BCBJB23.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from refimpl import check
+
+ROUNDING = 1e-9     # how far from 1 the sum of given probabilities may be
+
+
+class Bigram(NamedTuple):
+    """The law of plain text: chars (V,) names of the tokens, pi_u (V,) and pi_b (V, V) float64.
+
+    Tokens are sorted by falling frequency, so that the K most frequent ones are 0 … K−1. Rows of
+    pi_b sum to 1; pi_b[v, u] is the probability that u follows v.
+    """
+
+    chars: tuple
+    pi_u: np.ndarray
+    pi_b: np.ndarray
+
+    @classmethod
+    def from_counts(cls, counts, chars=None, prior=0.0):
+        """Bigram of a table of counts (V, V), V ≥ 2, row v: what followed v.
+
+        `prior` is added to every count (Laplace's rule). With prior = 0 a pair that was never seen
+        has probability 0: it can be sampled from, but has no logarithm, so `construct` refuses it.
+        pi_u is the share of each row. Raises ValueError on counts that are negative or not finite,
+        on a row without any, and on names that do not match.
+        """
+        prior = check.real("prior", prior, low=0)
+        counts = np.asarray(counts)
+        if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or len(counts) < 2:
+            raise ValueError(f"counts: expected shape (V, V) with V >= 2, got {counts.shape}")
+        if counts.dtype.kind not in "iuf" or not np.isfinite(counts).all() or counts.min() < 0:
+            raise ValueError(f"counts: expected finite numbers >= 0, got {counts.dtype} "
+                             f"with values that are not")
+        counts = counts + prior
+        rows = counts.sum(axis=1)
+        if rows.min() == 0:
+            raise ValueError(f"counts: expected every row to have some, got none in row {rows.argmin()}")
+        order = np.argsort(-rows, kind="stable")
+        chars = tuple(range(len(counts))) if chars is None else tuple(chars)
+        if len(chars) != len(counts):
+            raise ValueError(f"chars: expected {len(counts)} names, got {len(chars)}")
+        pi_b = (counts / rows[:, None])[np.ix_(order, order)]
+        return cls(tuple(chars[v] for v in order), rows[order] / rows.sum(), pi_b)
+
+    @classmethod
+    def from_text(cls, text, V=None, prior=0.0):
+        """Bigram of the characters of `text`, or of its V most frequent ones.
+
+        Other characters are dropped and their neighbours joined. The text is read as a circle (its
+        last character is followed by its first), so that every character has a successor and, with
+        prior = 0, pi_u is the stationary law of pi_b. Raises ValueError if fewer than two different
+        characters, or fewer than V, are there.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"text: expected a str, got {type(text).__name__}")
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        counts = np.bincount(codes, minlength=1)
+        ranked = np.argsort(-counts, kind="stable")[:np.count_nonzero(counts)]
+        V = len(ranked) if V is None else check.integer("V", V, 2)
+        if len(ranked) < max(V, 2):
+            raise ValueError(f"text: expected at least {max(V, 2)} different characters, "
+                             f"got {len(ranked)}")
+        rank = np.full(len(counts), V)
+        rank[ranked[:V]] = np.arange(V)
+        z = rank[codes]
+        z = z[z < V]
+        pairs = np.bincount(z * V + np.roll(z, -1), minlength=V * V).reshape(V, V)
+        return cls.from_counts(pairs, [chr(c) for c in ranked[:V]], prior)
+
+    @classmethod
+    def random(cls, V, rng):
+        """Random bigram over V ≥ 2 tokens: rows and the unigram uniform on the simplex, no zeros."""
+        V = check.integer("V", V, 2)
+        pi_u = np.sort(rng.dirichlet(np.ones(V)))[::-1]
+        return cls(tuple(range(V)), pi_u, rng.dirichlet(np.ones(V), size=V))
+
+
+class Batch(NamedTuple):
+    """tokens (n, T+1) int64; occurrence (n, T) int64; outputs (n, V) int64.
+
+    occurrence[b, t] = how often the trigger z_t has been seen up to and including t, 0 if z_t is
+    none. outputs[b, q] = o[q] in sequence b, −1 where q is no trigger of that sequence.
+    """
+
+    tokens: np.ndarray
+    occurrence: np.ndarray
+    outputs: np.ndarray
+
+
+def trigger_ids(triggers, V):
+    """Token ids of the triggers: an integer K stands for the K most frequent tokens, 0 … K−1.
+
+    Raises ValueError on more triggers than tokens, ids out of 0..V−1 and repeated ids.
+    """
+    if isinstance(triggers, (int, np.integer)) and not isinstance(triggers, bool):
+        return np.arange(check.integer("triggers", triggers, 1, V + 1))
+    ids = check.integers("triggers", triggers, 0, V, ndim=1)
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError(f"triggers: expected distinct token ids, got {ids.tolist()}")
+    return ids
+
+
+def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
+    """Draw n sequences of trigger-bigram text.
+
+    Parameters
+    ----------
+    bigram : Bigram
+    n, length : int >= 1
+        Number of sequences, and T: each has T+1 tokens, the last of which is only predicted.
+    rng : numpy.random.Generator
+    triggers : int K, for the K most frequent tokens, or (K,) token ids
+    outputs : "uniform" or pi_o (V, V), row q: law of the output of trigger q
+    drawn : bool
+        Draw the triggers of each sequence from pi_u without repetition; `triggers` is their number.
+
+    Returns
+    -------
+    Batch. Raises ValueError on sizes, triggers or laws that make no task.
+    """
+    n, T = check.integer("n", n, 1), check.integer("length", length, 1)
+    pi_b = check_law("pi_b", bigram.pi_b, 2)
+    V = len(pi_b)
+    pi_u = check_law("pi_u", bigram.pi_u, 1, V)
+    pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and outputs == "uniform" else \
+        check_law("outputs", outputs, 2, V)
+    if drawn:
+        K = check.integer("triggers", triggers, 1, np.count_nonzero(pi_u) + 1)
+        # The K smallest of exponential times with rates pi_u are K draws without repetition.
+        times = rng.standard_exponential((n, V)) / np.where(pi_u > 0, pi_u, 1e-300)
+        ids = np.argpartition(times, K - 1, axis=1)[:, :K]
+    else:
+        ids = np.broadcast_to(trigger_ids(triggers, V), (n, len(trigger_ids(triggers, V))))
+    chosen = np.full((n, V), -1, dtype=np.int64)
+    np.put_along_axis(chosen, ids, draw(cumulative(pi_o), ids, rng.random(ids.shape)), axis=1)
+    z = np.empty((n, T + 1), dtype=np.int64)
+    occurrence = np.empty((n, T), dtype=np.int64)
+    walk(cumulative(pi_u[None])[0], cumulative(pi_b), chosen, rng.random((n, T + 1)), z, occurrence)
+    return Batch(z, occurrence, chosen)
+
+
+def check_law(name, law, ndim, V=None):
+    """Return `law` as float64 with ndim axes of size V, entries >= 0 and rows that sum to 1."""
+    law = np.asarray(law)
+    shape = (len(law) if law.ndim else 0,) * ndim if V is None else (V,) * ndim
+    law = check.floats(name, law, shape, np.float64)
+    if law.min() < 0 or abs(law.sum(axis=-1) - 1).max() > ROUNDING:
+        raise ValueError(f"{name}: expected probabilities >= 0 that sum to 1, got rows that sum "
+                         f"to {law.sum(axis=-1).min()}..{law.sum(axis=-1).max()}, minimum {law.min()}")
+    return law
+
+
+def cumulative(law):
+    """Cumulative sums of the rows of `law` (V, V), divided by the last, which is then exactly 1."""
+    sums = np.cumsum(law, axis=1)
+    return sums / sums[:, -1:]
+
+
+@njit(cache=True)
+def draw_one(cumulative, x):
+    """The first token u with cumulative[u] > x, for x in [0, 1): never one of probability 0."""
+    low, high = 0, cumulative.shape[0] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cumulative[middle] > x:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@njit(cache=True)
+def draw(cumulative, rows, x):
+    """cumulative (V, V), rows and x (n, K): a token from the law of each row -> (n, K)."""
+    tokens = np.empty_like(rows)
+    for b in range(rows.shape[0]):
+        for k in range(rows.shape[1]):
+            tokens[b, k] = draw_one(cumulative[rows[b, k]], x[b, k])
+    return tokens
+
+
+@njit(cache=True)
+def walk(cumulative_u, cumulative_b, outputs, x, z, occurrence):
+    """Fill z (n, T+1) and occurrence (n, T) from uniform numbers x (n, T+1), one for each token."""
+    for b in range(z.shape[0]):
+        seen = np.zeros(cumulative_u.shape[0], np.int64)
+        z[b, 0] = draw_one(cumulative_u, x[b, 0])
+        for t in range(occurrence.shape[1]):
+            v = z[b, t]
+            if outputs[b, v] >= 0:
+                seen[v] += 1
+                z[b, t + 1] = outputs[b, v]
+            else:
+                z[b, t + 1] = draw_one(cumulative_b[v], x[b, t + 1])
+            occurrence[b, t] = seen[v]

@@ -1,0 +1,205 @@
+"""Closed forms of system I (claims I1–I5). This file imports nothing of the project.
+
+A formula that called the code it must check would be no oracle: everything here is counted from the
+tokens. Notation: tokens z_0 … z_{T−1}, query position t, key position s, trigger q, strengths b1, b2,
+bo; all statements hold in an orthonormal frame, with the memories of `construct` in it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+
+
+def previous_token_attention(T, b1, encoding="relative", train_length=None):
+    """Attention of layer 1 (claims I1 and I2; exact; formalised).
+
+    Statement. Relative positions, for t ≥ 1 and any length:
+
+        A1[t, t−1] = e^b1 / (e^b1 + t),   A1[t, s] = 1 / (e^b1 + t) for the other s ≤ t.
+
+    Absolute positions: the same for t < L0 = train_length; for t ≥ L0, A1[t, s] = 1 / (t + 1).
+
+    Derivation. Relative: S1_ts = E[z_t]·WK1 (E[z_s] + pos[t−s]) with WK1 = b1 Σ_v E[v] pos[1]ᵀ. In
+    the frame pos[1]·E[z_s] = 0 and pos[1]·pos[t−s] = 1[t−s = 1], while Σ_v E[z_t]·E[v] = 1: hence
+    S1_ts = b1 1[s = t−1]. Absolute: x0_t = E[z_t] + pos[t] meets WK1 = b1 Σ_{1≤r<L0} pos[r] pos[r−1]ᵀ,
+    so S1_ts = b1 1[1 ≤ t < L0] 1[s = t−1]: nothing was stored beyond L0. The softmax over the t+1
+    keys then has one term e^b1 and t terms 1, or t+1 equal ones.
+
+    Parameters: T ≥ 1; b1 finite; train_length None (T, or longer) or ≥ 1, absolute only.
+    Returns A1 (T, T) float64, zero above the diagonal. Source: BCBJB23, WS24.
+    """
+    L0 = memory_length(T, encoding, train_length)
+    A1 = np.zeros((T, T))
+    A1[0, 0] = 1
+    for t in range(1, T):
+        # log(e^b1 + t) without forming e^b1, which may not fit.
+        log_sum = np.logaddexp(b1, np.log(t)) if t < L0 else np.log(t + 1)
+        A1[t, :t + 1] = np.exp(-log_sum)
+        if t < L0:
+            A1[t, t - 1] = np.exp(b1 - log_sum)
+    return A1
+
+
+def memory_length(T, encoding, train_length):
+    """Up to which position the previous-token memory reaches: T if relative, else min(T, L0)."""
+    if encoding not in ("relative", "absolute"):
+        raise ValueError(f"encoding: expected relative or absolute, got {encoding!r}")
+    if encoding == "relative":
+        if train_length is not None:
+            raise ValueError("train_length: expected None with relative positions")
+        return T
+    return T if train_length is None else min(T, train_length)
+
+
+def match(z, q, b1, encoding="relative", train_length=None):
+    """m_s(q), the weight that position s gives to earlier copies of q in layer 1; exact; formalised.
+
+    With n_q(s) = #{j ≤ s: z_j = q}, m_0(q) = 1[z_0 = q], and for s ≥ 1 where the memory reaches
+
+        m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
+
+    beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). It is Σ_r A1[s, r] 1[z_r = q], by I1, I2.
+    z (T,), q a token; returns (T,) float64.
+    """
+    T = len(z)
+    s = np.arange(T)
+    is_q = (z == q).astype(float)
+    count = np.cumsum(is_q)
+    previous = np.concatenate([[0.0], is_q[:-1]])
+    # Both parts divided by e^b1 + s, whose logarithm always fits.
+    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
+    m = (count - previous) * np.exp(-log_sum) + previous * np.exp(b1 - log_sum)
+    uniform = (s == 0) | (s >= memory_length(T, encoding, train_length))
+    return np.where(uniform, count / (s + 1), m)
+
+
+def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None):
+    """Σ_s A2[t, s] 1[z_s = u]: the weight of token u in layer 2 (first half of I3; exact; formalised).
+
+    Statement. A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q] m_s(z_t)), m_s as in `match`.
+
+    Derivation. x1_s = E[z_s] + Phi Σ_r A1_sr E[z_r], and WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ. In the frame
+    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q] = m_s(q). Hence
+    S2_ts = b2 1[z_t ∈ Q] m_s(z_t).
+
+    Returns (attention (T, T), mass (T, max token + 1)).
+    """
+    T = len(z)
+    A2 = np.zeros((T, T))
+    Q = set(int(q) for q in triggers)
+    scores = {q: b2 * match(z, q, b1, encoding, train_length) for q in Q.intersection(z.tolist())}
+    for t in range(T):
+        A2[t, :t + 1] = softmax(scores[z[t]][:t + 1]) if z[t] in Q else 1 / (t + 1)
+    return A2, A2 @ np.eye(z.max() + 1)[z]
+
+
+def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_length=None):
+    """Logits of the constructed model on any prompt (claims I2 and I3; exact; formalised).
+
+    Statement.
+
+        logits_t[u] = log pi_b[z_t, u] + bo Σ_{s≤t} A2[t, s] 1[z_s = u]
+
+    with A2 as in `in_context_mass`. Assumptions: orthonormal frame, memories of `construct`.
+
+    Derivation. x2_t = E[z_t] + (part in E Phiᵀ) + WO WV Σ_s A2_ts x1_s, with WO = bo Σ_v U[v](WV E[v])ᵀ.
+    WV is orthogonal, so (WV E[v])·(WV x1_s) = E[v]·x1_s = 1[z_s = v], and the last term is
+    bo Σ_s A2_ts U[z_s]. WF reads the E part alone: WF x2_t = Σ_u log pi_b[z_t, u] U[u] (the parts in
+    U and E Phiᵀ are orthogonal to every E[v]). U[u]· picks the two sums.
+
+    Parameters
+    ----------
+    tokens : (T,) integers in 0..V−1, T ≥ 1
+    log_pi_b : (V, V) float, may hold −∞: such a token has logit −∞, whatever the context says
+    triggers : (K,) token ids, Q
+    b1, b2, bo : finite floats
+    encoding : "relative" or "absolute"
+    train_length : L0, absolute only
+
+    Returns
+    -------
+    (T, V) float64. Raises ValueError on tokens outside the table or strengths not finite.
+
+    Source: WS24 (logits in closed form on designed prompts); this is the project's form of it.
+    """
+    z, V = np.asarray(tokens), len(log_pi_b)
+    if z.ndim != 1 or len(z) == 0 or z.dtype.kind not in "iu" or z.min() < 0 or z.max() >= V:
+        raise ValueError(f"tokens: expected shape (T,) and integers in 0..{V - 1}, got {tokens!r}")
+    if not np.isfinite([b1, b2, bo]).all():
+        raise ValueError(f"b1, b2, bo: expected finite numbers, got {b1}, {b2}, {bo}")
+    mass = in_context_mass(z, triggers, b1, b2, encoding, train_length)[1]
+    result = np.array(log_pi_b, dtype=float)[z]
+    result[:, :mass.shape[1]] += bo * mass
+    return result
+
+
+def hard_mass(tokens, V, b2):
+    """In-context mass of every token for a hard previous-token head (claim I4; exact limit; formalised).
+
+    Statement. Let q = z_t be a trigger at the last position t, b1 → ∞. With
+    C_u = #{1 ≤ s ≤ t: z_{s−1} = q, z_s = u} + 1[z_0 = q] 1[u = q], C = Σ_u C_u and n_u the count of u:
+
+        p_u = (e^b2 C_u + n_u − C_u) / (e^b2 C + (t+1) − C).
+
+    With b2 → ∞ too, p_u = C_u / C if C > 0, else n_u / (t+1).
+
+    Derivation. For b1 → ∞, m_s(q) → 1[z_{s−1} = q] for s ≥ 1, while m_0(q) = 1[z_0 = q]: position 0
+    has itself as its only key, so a trigger there matches itself. That artefact is the last term of
+    C_u. The softmax has C terms e^b2 and t+1−C terms 1. Remainder at finite b1: O(T e^−b1).
+
+    tokens (T,), b2 finite or numpy.inf; returns (V,) float64. Source: WS24 (hard attention).
+    """
+    z = np.asarray(tokens)
+    q, T = z[-1], len(z)
+    count = np.bincount(z, minlength=V).astype(float)
+    matches = np.bincount(z[1:][z[:-1] == q], minlength=V).astype(float)
+    if z[0] == q:
+        matches[q] += 1
+    C = matches.sum()
+    if C == 0:
+        return count / T
+    # Divided by e^b2, so that b2 = ∞ is met by the same line.
+    rest = np.exp(-b2)
+    return (matches + rest * (count - matches)) / (C + rest * (T - C))
+
+
+class Hijack(NamedTuple):
+    """The boundary between context and global knowledge, read in both directions."""
+
+    context_wins: np.ndarray        # bool: repetitions k at length T are enough
+    critical_length: np.ndarray     # T*: the context wins at every T < T*
+    critical_repetitions: np.ndarray  # k*: the context wins at every k > k*
+
+
+def hijack(repetitions, length, gap, b2, bo):
+    """When does the context win, and when is it hijacked (claim I5; exact as b1 → ∞; formalised).
+
+    Statement. The prompt has T tokens, ends with the trigger q, does not begin with it, holds k
+    copies of q → u, u nowhere else, and w nowhere. gap = Δ = log(pi_b[q, w] / pi_b[q, u]) > 0. Then
+    the logit of u exceeds that of w iff
+
+        T < T* = k (1 + e^b2 (bo/Δ − 1)),   or, the same boundary,   k > k* = T / (1 + e^b2 (bo/Δ − 1)).
+
+    Reading one: below k* the global knowledge hijacks the context. Reading two: above it the context
+    hijacks the global knowledge. If Δ ≥ bo the global knowledge wins on every prompt (T* ≤ k < T).
+
+    Derivation. By I3 the difference of logits is bo (p_u − p_w) − Δ. Here p_w = 0 and, by I4 with
+    C_u = C = n_u = k, p_u = e^b2 k / (e^b2 k + T − k). So u wins iff bo e^b2 k > Δ (e^b2 k + T − k);
+    divide by Δ and collect T.
+
+    Parameters broadcast: repetitions k ≥ 0, length T ≥ 1, gap Δ > 0 and bo > 0 in nats, b2 finite.
+    With 1 + e^b2 (bo/Δ − 1) ≤ 0 no number of repetitions is enough: T* = 0 or less, k* = ∞.
+    Raises ValueError if a gap or bo is not positive.
+
+    Source: WS24 (knowledge hijack).
+    """
+    k, T, gap, b2, bo = np.broadcast_arrays(*(np.asarray(x, float) for x in
+                                              (repetitions, length, gap, b2, bo)))
+    if not (gap > 0).all() or not (bo > 0).all():
+        raise ValueError("gap and bo: expected positive numbers; with gap <= 0 the context has won")
+    tokens_per_repetition = 1 + np.exp(b2) * (bo / gap - 1)
+    with np.errstate(divide="ignore"):
+        k_star = np.where(tokens_per_repetition > 0, T / np.maximum(tokens_per_repetition, 0), np.inf)
+    T_star = k * tokens_per_repetition
+    return Hijack(T < T_star, T_star, k_star)

@@ -1,0 +1,153 @@
+"""The claims of system R, each as a check of one instance: prediction by theory, observation by model.
+
+Tables are random Latin ones, the months and the pitch classes; attention is random, uniform, or all
+on one token. The control of most claims is a table that is not Latin: two subjects share one row.
+"""
+
+import numpy as np
+from scipy.special import softmax
+
+from refimpl.claims import claim
+from refimpl.gradcheck import complex_step
+from refimpl.recall import theory
+from refimpl.recall.memory import construct
+from refimpl.recall.model import Params, forward, loss, loss_and_grads
+from refimpl.recall.task import Facts, Prompts, sample
+
+TABLES = ("months", "pitches", "latin")
+ATTENTION = ("random", "uniform", "one token")
+NOT_LATIN = "two subjects share a row, so the table is not Latin"
+
+
+def draw_facts(case, table, N, R):
+    """The table of that name, with at most N − 1 relations where its size is given."""
+    if table == "months":
+        return Facts.months(min(R, 11))
+    if table == "pitches":
+        return Facts.pitches(min(R, 11))
+    return Facts.latin(N, R, case.rng)
+
+
+def share_row(facts, s, other):
+    """The same table, except that `other` gets the answers of s: no g(·, r) is a bijection."""
+    sigma = facts.sigma.copy()
+    sigma[other] = sigma[s]
+    return Facts(facts.pi, sigma, facts.shifts, is_latin=False)
+
+
+def attend(case, params, length, attention):
+    """Params whose attention over a prompt of this length is of the given kind, and that attention.
+
+    Positions are one-hot, so the row of the last one in WKQ holds the scores.
+    """
+    w = case.rng.normal(0, 2, length)
+    if attention == "uniform":
+        w[:] = 0
+    if attention == "one token":
+        w[:] = -800.0
+        w[case.rng.integers(length)] = 0
+    d = params.E.shape[1]
+    WKQ = params.WKQ.copy()
+    WKQ[d + length - 1, d:d + length] = w
+    return params._replace(WKQ=WKQ), softmax(w)
+
+
+@claim("R1", "the table is Latin, and rho inverts it", source="HNLG26 (facts), this project (table)",
+       provenance="formalised", derivation=Facts, tolerance=0.0, reason="integers",
+       control=NOT_LATIN, table=TABLES, R=(1, 11), spare=(0, 20))
+def table_is_latin(case, table, R, spare):
+    """Every column a permutation; every (s, a) has the one relation that leads there, or none."""
+    facts = draw_facts(case, table, max(R + spare, 2), R)
+    if case.control:
+        facts = share_row(facts, *case.rng.permutation(facts.N)[:2])
+    N, R = facts.N, facts.R
+    table = facts.answer(np.arange(N)[:, None], np.arange(R))
+    relation = np.full((N, N), -1)
+    relation[np.arange(N)[:, None], table] = np.arange(R)
+    columns = np.broadcast_to(np.arange(N)[:, None], (N, R))
+    return ((columns, relation),
+            (np.sort(table, axis=0), facts.relation(np.arange(N)[:, None], np.arange(N))))
+
+
+@claim("R2", "votes of pairs infer the relation", source="this project", provenance="derived",
+       derivation=theory.infer_logits, control=NOT_LATIN, table=TABLES, attention=ATTENTION,
+       n=(1, 4), R=(2, 8), spare=(0, 16), lam=(0.1, 100.0))
+def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
+    """Logits of all relations at any attention, colliding prompts included."""
+    facts = draw_facts(case, table, max(R, n + 1) + spare, R)
+    prompts = sample(facts, n, 1, case.rng)
+    s, a = prompts.subjects[0], prompts.answers[0]
+    if case.control:
+        facts = share_row(facts, s[0], s[-1])
+    tokens, _, (start, stop) = prompts.infer()
+    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
+    predicted = theory.infer_logits(alpha[0::2], alpha[1::2], facts.relation(s[:, None], a[:-1]),
+                                    facts.R, lam)
+    return predicted, forward(params, tokens[0]).logits[start:stop]
+
+
+@claim("R3", "recall of the answer", source="this project", provenance="derived",
+       derivation=theory.recall_logits, control=NOT_LATIN, table=TABLES, attention=ATTENTION,
+       n=(1, 4), R=(2, 8), spare=(0, 16), lam=(0.1, 100.0))
+def recall_of_the_answer(case, table, attention, n, R, spare, lam):
+    """Logits of all answers at any attention, colliding prompts included."""
+    facts = draw_facts(case, table, max(R, n + 1) + spare, R)
+    prompts = sample(facts, n, 1, case.rng)
+    s, r = prompts.subjects[0], prompts.relation[0]
+    if case.control:
+        facts = share_row(facts, s[0], s[-1])
+    tokens, _, (start, stop) = prompts.recall()
+    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 2, attention)
+    predicted = theory.recall_logits(alpha[0:2 * n + 1:2], alpha[-1],
+                                     facts.answer(s[:, None], np.arange(facts.R)), r, facts.N, lam)
+    return predicted, forward(params, tokens[0]).logits[start:stop]
+
+
+@claim("R4", "losses of both steps, answer rows disjoint", source="this project",
+       provenance="derived", derivation=theory.recall_loss,
+       control="subjects are neighbours on the cycle, so that rows collide", table=TABLES,
+       attention=ATTENTION, room=("exact", "twice"), n=(1, 4), R=(2, 8), spare=(0, 16),
+       lam=(0.1, 20.0),
+       reason="rounding, relative to lam: a loss near 0 is what is left of logits of that size")
+def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
+    """L_infer and L_recall of the model on one collision-free prompt."""
+    n = 1 if room == "exact" else n     # with more pairs a prompt that fills the table is rare
+    R = R if table == "latin" else min(R, 12 // (n + 1))
+    N = (n + 1) * R * (1 if room == "exact" else 2) + (0 if room == "exact" else spare)
+    facts = draw_facts(case, table, N, R)
+    prompts = sample(facts, n, 1, case.rng, collision_free=True)
+    if case.control:
+        s = np.argsort(facts.sigma)[None, :n + 1]
+        r = prompts.relation
+        prompts = Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
+    memory = construct(facts, n, lam)
+    params, alpha = attend(case, memory, 2 * n + 1, attention)
+    predicted_infer = theory.infer_loss(alpha[0::2], alpha[1::2], facts.R, lam)
+    observed_infer = loss(params, *prompts.infer())
+    params, alpha = attend(case, memory, 2 * n + 2, attention)
+    predicted_recall = theory.recall_loss(alpha[0:2 * n + 1:2], alpha[-1], facts.N, facts.R, lam)
+    observed_recall = loss(params, *prompts.recall())
+    return (np.array([predicted_infer, predicted_recall, lam]),
+            np.array([observed_infer, observed_recall, lam]))
+
+
+@claim("RG", "all seven gradients against the complex step", source="this project",
+       provenance="derived", derivation=loss_and_grads, cases=10,
+       reason="rounding; relative to the largest entry of each gradient",
+       control="dWKQ transposed", activation=("square", "relu"), over=("slot", "vocabulary"),
+       N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(1, 6), count=(1, 2), scale=(0.3, 1.0))
+def gradients(case, activation, over, N, R, n, d, dp, m, count, scale):
+    """Random weights, prompts of both steps: every coordinate of every field."""
+    R, n = min(R, N), min(n, N - 1)
+    prompts = sample(Facts.latin(N, R, case.rng), n, count, case.rng)
+    V, L = 2 * N + R, 2 * n + 2
+    shapes = (V, d), (V, d), (L, dp), (d + dp, d + dp), (m, d), (m,), (d, m)
+    params = Params(*(case.rng.normal(0, scale, shape) for shape in shapes))
+    pairs = []
+    for tokens, targets, slot in (prompts.infer(), prompts.recall()):
+        step = tokens, targets, slot if over == "slot" else None, activation
+        grads = loss_and_grads(params, *step)[1]
+        if case.control:
+            grads = grads._replace(WKQ=grads.WKQ.T)
+        pairs.append((complex_step(lambda p: loss(p, *step), params), grads))
+    return tuple(zip(*pairs))

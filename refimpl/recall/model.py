@@ -1,0 +1,209 @@
+"""The one-layer attention transformer with an MLP memory, forward and backward, one prompt at a time.
+
+    score_i = [E[z_last]; P[last]] · WKQ [E[z_i]; P[i]]     α = softmax(score) over the whole prompt
+    x = Σ_i α_i E[z_i]
+    h = φ(W1 x + b1)                                        φ(x) = x² or max(x, 0)
+    logits = U W2 h
+
+Only the last position asks, the values carry no positions, and there is no residual path. WKQ reads
+token and position, one below the other, so it has four blocks: content or position of the last
+token, by content or position of token i. Source: the one-layer model of HNLG26, formalised.
+
+Weights are [out, in] and act on column vectors, so rows of activations go through as `x @ W.T`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl import check, ops
+
+ACTIVATIONS = {"square": (ops.square_forward, ops.square_backward),
+               "relu": (ops.relu_forward, ops.relu_backward)}
+
+
+class Params(NamedTuple):
+    """The seven arrays of the model, all of one dtype: float64, float32 or complex128.
+
+    V = 2N + R tokens, L = 2n + 2 positions, m hidden units.
+    """
+
+    E: np.ndarray       # (V, d) token embeddings
+    U: np.ndarray       # (V, d) unembeddings
+    P: np.ndarray       # (L, dp) position vectors
+    WKQ: np.ndarray     # (d+dp, d+dp) queries by keys
+    W1: np.ndarray      # (m, d) keys of the memory
+    b1: np.ndarray      # (m,)
+    W2: np.ndarray      # (d, m) values of the memory
+
+
+class Trace(NamedTuple):
+    """Every activation of one prompt of T tokens."""
+
+    rows: np.ndarray            # (T, d+dp) [E[z_i]; P[i]]
+    scores: np.ndarray          # (T,)
+    attention: np.ndarray       # (T,) α
+    x: np.ndarray               # (d,) Σ_i α_i E[z_i]
+    preactivation: np.ndarray   # (m,) W1 x + b1
+    hidden: np.ndarray          # (m,) h
+    y: np.ndarray               # (d,) W2 h
+    logits: np.ndarray          # (V,)
+
+
+def forward(params, tokens, activation="square"):
+    """Run one prompt through the model.
+
+    Parameters
+    ----------
+    params : Params
+    tokens : (T,) integers in 0..V−1, 1 ≤ T ≤ L
+    activation : "square" or "relu"
+
+    Returns
+    -------
+    Trace. Raises ValueError on bad shapes, dtypes, token ids, or weights that are not finite.
+    """
+    params = check_params(params)
+    check.choice("activation", activation, tuple(ACTIVATIONS))
+    z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
+    check_length(len(z), params)
+    return forward_pass(params, z, activation)
+
+
+def forward_pass(params, z, activation):
+    """The forward pass itself, in numbered steps, on arguments that have been checked."""
+    E, U, P, WKQ, W1, b1, W2 = params
+    phi = ACTIVATIONS[activation][0]
+    content = ops.embed_forward(E, z)                               # 1
+    rows = np.hstack([content, P[:len(z)]])                         # 2
+    scores = rows @ (rows[-1] @ WKQ)                                # 3
+    attention = ops.softmax_forward(scores)                         # 4
+    x = attention @ content                                         # 5
+    preactivation = W1 @ x + b1                                     # 6
+    hidden = phi(preactivation)                                     # 7
+    y = W2 @ hidden                                                 # 8
+    logits = U @ y                                                  # 9
+    return Trace(rows, scores, attention, x, preactivation, hidden, y, logits)
+
+
+def backward_pass(params, z, activation, trace, dlogits):
+    """Undo the numbered steps in reverse: dlogits (V,) -> Params of gradients.
+
+    For y = W x the cotangents are dx = Wᵀ dy and dW = dy xᵀ. An activation that is used more than
+    once adds up what comes back from each use: rows[i] as key, rows[-1] as query, content as value.
+    """
+    E, U, P, WKQ, W1, b1, W2 = params
+    rows, _, attention, x, preactivation, hidden, y, _ = trace
+    phi_backward = ACTIVATIONS[activation][1]
+    d = E.shape[1]
+    dU = np.outer(dlogits, y)                                       # 9
+    dy = dlogits @ U
+    dW2 = np.outer(dy, hidden)                                      # 8
+    dhidden = dy @ W2
+    dpreactivation = phi_backward(preactivation, dhidden)           # 7
+    dW1 = np.outer(dpreactivation, x)                               # 6
+    db1 = dpreactivation
+    dx = dpreactivation @ W1
+    dattention = rows[:, :d] @ dx                                   # 5
+    dcontent = np.outer(attention, dx)
+    dscores = ops.softmax_backward(attention, dattention)           # 4
+    key = dscores @ rows                                            # 3
+    dWKQ = np.outer(rows[-1], key)
+    drows = np.outer(dscores, rows[-1] @ WKQ)
+    drows[-1] += WKQ @ key
+    dcontent += drows[:, :d]                                        # 2
+    dP = np.zeros_like(P)
+    dP[:len(z)] = drows[:, d:]
+    dE = np.zeros_like(E)                                           # 1
+    ops.embed_backward(z, dcontent, dE)
+    return Params(dE, dU, dP, dWKQ, dW1, db1, dW2)
+
+
+def loss(params, tokens, targets, slot=None, activation="square"):
+    """Mean over the prompts of −log softmax(logits over the slot)[target], in nats.
+
+    Parameters and errors as `loss_and_grads`; also takes complex128 parameters (complex step).
+    """
+    params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
+    total = params.E.dtype.type(0)
+    for b in range(len(z)):
+        logits = forward_pass(params, z[b], activation).logits[None]
+        total += ops.cross_entropy_forward(logits, targets[b:b + 1], start, stop)[0]
+    return total / total.real.dtype.type(len(z))
+
+
+def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
+    """Loss of one step and the gradients of all seven fields.
+
+    Parameters
+    ----------
+    params : Params, real
+    tokens : (count, T) integers in 0..V−1, 1 ≤ T ≤ L
+    targets : (count,) token ids within the slot
+    slot : (start, stop), the tokens start ≤ u < stop that compete; None is the whole vocabulary
+    activation : "square" or "relu"
+
+    Returns
+    -------
+    loss : scalar, mean over the prompts of −log softmax(logits over the slot)[target], in nats
+    grads : Params, the derivative of the loss by every entry
+
+    Raises ValueError on bad shapes, dtypes, token ids, slot, or weights that are not finite.
+    """
+    params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
+    dtype = params.E.dtype
+    if dtype.kind != "f":
+        raise ValueError(f"params: expected float64 or float32, got {dtype}")
+    total = dtype.type(0)
+    grads = Params(*(np.zeros_like(array) for array in params))
+    dloss = np.full(1, 1 / len(z), dtype)
+    for b in range(len(z)):
+        trace = forward_pass(params, z[b], activation)
+        logits, target = trace.logits[None], targets[b:b + 1]
+        total += ops.cross_entropy_forward(logits, target, start, stop)[0]
+        dlogits = ops.cross_entropy_backward(logits, target, start, stop, dloss)[0]
+        for sum_b, grad in zip(grads, backward_pass(params, z[b], activation, trace, dlogits)):
+            sum_b += grad
+    return total / dtype.type(len(z)), grads
+
+
+def check_params(params):
+    """Return Params of contiguous arrays; raise ValueError unless shapes and dtypes fit together."""
+    if not isinstance(params, Params):
+        raise ValueError(f"params: expected recall.Params, got {type(params).__name__}")
+    E = check.floats("E", params.E, (None, None))
+    (V, d), dtype = E.shape, E.dtype
+    U = check.floats("U", params.U, (V, d), dtype)
+    P = check.floats("P", params.P, (None, None), dtype)
+    width = d + P.shape[1]
+    WKQ = check.floats("WKQ", params.WKQ, (width, width), dtype)
+    W1 = check.floats("W1", params.W1, (None, d), dtype)
+    m = len(W1)
+    b1 = check.floats("b1", params.b1, (m,), dtype)
+    W2 = check.floats("W2", params.W2, (d, m), dtype)
+    return Params(E, U, P, WKQ, W1, b1, W2)
+
+
+def check_batch(params, tokens, targets, slot, activation):
+    """Check the arguments of `loss_and_grads`; return params, tokens, targets and slot."""
+    params = check_params(params)
+    check.choice("activation", activation, tuple(ACTIVATIONS))
+    V = len(params.E)
+    z = check.integers("tokens", tokens, 0, V, ndim=2)
+    check_length(z.shape[1], params)
+    if slot is None:
+        slot = (0, V)
+    if np.shape(slot) != (2,):
+        raise ValueError(f"slot: expected None or (start, stop), got {slot!r}")
+    start = check.integer("slot start", slot[0], 0, V)
+    stop = check.integer("slot stop", slot[1], start + 1, V + 1)
+    targets = check.integers("targets", targets, start, stop, ndim=1)
+    if len(targets) != len(z):
+        raise ValueError(f"targets: expected one for each of {len(z)} prompts, got {len(targets)}")
+    return params, z, targets, (start, stop)
+
+
+def check_length(T, params):
+    """Raise ValueError unless 1 ≤ T ≤ L."""
+    if not 1 <= T <= len(params.P):
+        raise ValueError(f"tokens: expected 1..{len(params.P)} positions (rows of P), got {T}")

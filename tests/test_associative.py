@@ -1,0 +1,97 @@
+"""Claims M1–M3. A score squared has degree 4 in each coordinate, and three Gauss–Hermite nodes per
+coordinate integrate degree 5 exactly: the moments are summed over all node combinations, not sampled."""
+
+import numpy as np
+import pytest
+
+from refimpl import associative
+
+SIZES = [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 3), (1, 4), (3, 2)]
+
+
+def cubature(count, d, chunk=3 ** 9):
+    """Yield nodes (≤ chunk, count) and their weights, for `count` independent N(0, 1/d)."""
+    for start in range(0, 3 ** count, chunk):
+        numbers = np.arange(start, min(start + chunk, 3 ** count))
+        digits = numbers[:, None] // 3 ** np.arange(count) % 3
+        nodes = np.array([-np.sqrt(3 / d), 0, np.sqrt(3 / d)])
+        yield nodes[digits], np.array([1 / 6, 2 / 3, 1 / 6])[digits].prod(1)
+
+
+def exact_moments(N, d):
+    """Mean (N, N) and variance (N, N) of the scores of Gaussian pairs."""
+    mean, square = np.zeros((N, N)), np.zeros((N, N))
+    for x, weights in cubature(2 * N * d, d):
+        u, v = x.reshape(-1, 2, N, d).swapaxes(0, 1)
+        scores = associative.read(associative.write(u, v), u, v)
+        mean += np.tensordot(weights, scores, 1)
+        square += np.tensordot(weights, scores ** 2, 1)
+    return mean, square - mean ** 2
+
+
+@pytest.mark.parametrize("N, d", SIZES)
+def test_moments_equal_the_sum_over_all_nodes(N, d):
+    mean, variance = exact_moments(N, d)
+    expected = associative.moments(N, d)
+    match, cross = np.eye(N, dtype=bool), ~np.eye(N, dtype=bool)
+    # Up to 3^12 products of 12 weights: rounding stays below 1e-12 of the numbers' scale.
+    np.testing.assert_allclose(mean[match], expected.mean_match, rtol=1e-12)
+    np.testing.assert_allclose(variance[match], expected.var_match, rtol=1e-12)
+    if N > 1:
+        np.testing.assert_allclose(mean[cross], expected.mean_cross, atol=1e-12)
+        np.testing.assert_allclose(variance[cross], expected.var_cross, rtol=1e-12)
+
+
+def test_one_pair_has_no_cross_moments():
+    assert np.isnan(associative.moments(1, 3)[2:]).all()
+
+
+@pytest.mark.parametrize("N, d", [(1, 1), (2, 2), (3, 2)])
+def test_moments_need_independent_keys(N, d):
+    """Control: with v = u, E s_jj = E |u_j|⁴ + Σ_{i≠j} E (u_j·u_i)² = 1 + 2/d + (N − 1)/d, not 1."""
+    mean = 0
+    for x, weights in cubature(N * d, d):
+        u = x.reshape(-1, N, d)
+        mean += np.tensordot(weights, associative.read(associative.write(u, u), u, u), 1)
+    np.testing.assert_allclose(np.diag(mean), 1 + (N + 1) / d, rtol=1e-12)
+    assert abs(mean[0, 0] - associative.moments(N, d).mean_match) > 0.5
+
+
+def test_orthonormal_pairs_are_read_exactly():
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(40, 40)))[0][:30] for _ in range(2))
+    scores = associative.read(associative.write(u, v), u, v)
+    np.testing.assert_allclose(scores, np.eye(30), atol=1e-14)     # sums of 40 products of order 1/40
+    u[0] += 0.1 * u[1]          # control: no longer orthonormal
+    assert abs(associative.read(associative.write(u, v), u, v) - np.eye(30)).max() > 0.05
+
+
+def test_write_and_read_follow_the_index_notation():
+    rng = np.random.default_rng(1)
+    u, v = rng.normal(size=(2, 3, 4, 5))                # 3 memories of 4 pairs in R^5, twice
+    W = associative.write(u, v)
+    np.testing.assert_allclose(W, np.einsum("mia,mib->mab", u, v), rtol=1e-13)
+    np.testing.assert_allclose(associative.read(W, u, v), np.einsum("mja,mab,mkb->mjk", u, W, v), rtol=1e-12)
+    shared = associative.read(W[0], u, v)               # one memory, read by three sets of pairs
+    np.testing.assert_array_equal(shared[0], associative.read(W, u, v)[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_dtype_is_kept(dtype):
+    u = np.ones((2, 3), dtype)
+    W = associative.write(u, u)
+    assert W.dtype == dtype and associative.read(W, u, u).dtype == dtype
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: associative.write(np.ones((2, 3)), np.ones((2, 4))), "v: expected shape"),
+    (lambda: associative.write(np.ones(3), np.ones(3)), "u: expected shape"),
+    (lambda: associative.write(np.ones((2, 3)), np.ones((2, 3), np.float32)), "v: expected dtype float64"),
+    (lambda: associative.write(np.full((2, 3), np.nan), np.ones((2, 3))), "u: expected finite"),
+    (lambda: associative.read(np.ones((3, 2)), np.ones((2, 3)), np.ones((2, 3))), "memory: expected shape"),
+    (lambda: associative.moments(0, 3), "N: expected"),
+    (lambda: associative.moments(2, 1.5), "d: expected"),
+])
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
