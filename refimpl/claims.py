@@ -169,8 +169,8 @@ def simpler(values, value):
     low = values[0]
     if isinstance(value, int):
         return [v for v in dict.fromkeys([low, (low + value) // 2, value - 1]) if low <= v < value]
-    rounded = [low, math.floor(value), math.floor(value * 10) / 10]
-    return [float(v) for v in dict.fromkeys(rounded) if low <= v < value]
+    steps = [low, (low + value) / 2, math.floor(value), value - 1, round(value - 0.1, 1)]
+    return [float(v) for v in dict.fromkeys(steps) if low <= v < value]
 
 
 class Result(NamedTuple):

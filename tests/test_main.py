@@ -1,0 +1,109 @@
+"""The command line: what it prints, what it writes, how it refuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from refimpl.__main__ import main
+from tests.test_claims import MINE
+
+
+def run(capsys, *argv):
+    """Exit status, stdout and stderr of a command."""
+    try:
+        status = main([str(word) for word in argv])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_audit_prints_a_row_for_each_claim(capsys):
+    status, out, err = run(capsys, "audit", "--claim", "M3", "--claim", "R1", "--cases", 5)
+    assert status == 0 and err == ""        # no progress where stderr is no terminal
+    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["M3", "R1"]
+    assert "2 of 2 claims passed, 2 of 2 controls failed as they must" in out
+
+
+def test_audit_writes_the_documented_json(capsys, tmp_path):
+    path = tmp_path / "out.json"
+    assert run(capsys, "audit", "--claim", "R2", "--cases", 4, "--json", path)[0] == 0
+    (entry,) = json.loads(path.read_text())["claims"]
+    expected = {"id": str, "statement": str, "source": str, "provenance": str, "exact": bool,
+                "instances": int, "worst": float, "tolerance": float, "control": str,
+                "control_failed": bool, "passed": bool, "seconds": float}
+    assert {key: type(entry[key]) for key in expected} == expected
+    assert entry["id"] == "R2" and entry["instances"] == 4 and entry["passed"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_audit_lists_the_claims(capsys):
+    status, out, _ = run(capsys, "audit", "--list")
+    assert status == 0 and "I3 " in out and "formalised" in out
+
+
+def test_audit_runs_on_a_given_text(capsys, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("in the beginning was the word", encoding="utf-8")
+    assert run(capsys, "audit", "--claim", "I3", "--cases", 6, "--text", path)[0] == 0
+
+
+def test_failing_claim_prints_an_instance_and_the_command_that_shows_it_again(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    status, out, _ = run(capsys, "audit", "--from", path)
+    assert status == 1 and "smallest failing instance: n=12, seed=0" in out
+    command = f"python -m refimpl audit --claim X2 --from {path} --instance 'n=12, seed=0'"
+    assert command in out
+    status, out, _ = run(capsys, "audit", "--claim", "X2", "--from", path, "--instance", "n=12, seed=0")
+    assert status == 1 and " 1 " in out
+    assert run(capsys, "audit", "--claim", "X2", "--from", path, "--instance", "n=11, seed=0")[0] == 0
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["audit", "--claim", "I99"], "unknown claim I99; the claims are M1, M2, M3, I1"),
+    (["audit", "--cases", "0"], "expected an integer >= 1"),
+    (["audit", "--cases", "many"], "invalid"),
+    (["audit", "--seed", "-1"], "expected an integer >= 0"),
+    (["audit", "--text", "no-such-file"], "no-such-file"),
+    (["audit", "--from", "no-such-file.py"], "no-such-file.py"),
+    (["audit", "--instance", "n=1"], "exactly one --claim"),
+    (["audit", "--claim", "M3", "--instance", "N=1"], "got no spare, seed"),
+    (["audit", "--claim", "M3", "--instance", "N=one"], "got 'N=one'"),
+    (["audit", "--claim", "M3", "--instance", "M=1"], "got 'M=1'"),
+    (["audit", "--claim", "M3", "--cases", "2", "--json", "no/such/folder/out.json"], "no/such/folder"),
+    (["explain", "I99"], "unknown claim I99"), (["explain"], "required"), (["refute"], "invalid choice")])
+def test_bad_usage_is_one_message_and_exit_status_2(capsys, argv, message):
+    status, _, err = run(capsys, *argv)
+    assert status == 2 and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"aaaa", b""])
+def test_text_that_cannot_be_used_is_refused(capsys, tmp_path, content):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    status, _, err = run(capsys, "audit", "--claim", "I1", "--text", path)
+    assert status == 2 and "--text" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("id", ["I5", "R2", "M1", "IG"])
+def test_explain_shows_the_derivation_the_numbers_and_the_control(capsys, id):
+    status, out, _ = run(capsys, "explain", id)
+    assert status == 0
+    for words in ("Provenance:", "One instance:", "As claimed", "Control:", "predicted", "holds",
+                  "does not hold"):
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_no_command_prints_help(capsys):
+    status, out, _ = run(capsys)
+    assert status == 0 and "examples:" in out and "exit status" in out
+
+
+def test_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "refimpl", "audit", "--list"], capture_output=True,
+                          text=True, check=True)
+    assert "M1" in done.stdout and done.stderr == ""
