@@ -39,8 +39,8 @@ def draw_prompt(case, prompt, bigram, T, triggers):
     if prompt == "uniform":
         return case.rng.integers(0, V, T)
     z = sample(bigram, 1, T, case.rng, triggers).tokens[0, :T].copy()
-    if prompt == "trigger first":
-        z[0] = case.rng.choice(triggers)
+    if prompt == "trigger first":       # once or twice
+        z[:case.rng.integers(1, 3)] = case.rng.choice(triggers)
     if prompt == "constant":
         z[:] = case.rng.choice(triggers)
     return z
@@ -126,8 +126,7 @@ def hijack_boundary(case, law, where, V, k, fillers, b2, ratio):
     """k copies of q→u among fillers, then q: the sign of logit[u] − logit[w] against T* and k*."""
     bigram = draw_bigram(case, law, V)
     V = len(bigram.pi_u)
-    q = int(case.rng.integers(V))
-    w, u = favourite_and_rival(case, bigram, q)
+    q, w, u = draw_rivals(case, bigram)
     gap = np.log(bigram.pi_b[q, w] / bigram.pi_b[q, u])
     T = 2 * k + fillers + 1
     if where == "at the tie":
@@ -139,17 +138,20 @@ def hijack_boundary(case, law, where, V, k, fillers, b2, ratio):
     params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], 1.0 if case.control else HARD,
                        b2, bo)
     logits = forward(params, z).logits[-1]
-    predicted = theory.hijack(k, T, gap, b2, bo)
     observed = sign(logits[u] - logits[w], bo)
-    return ((sign(predicted.critical_length - T, T), sign(k - predicted.critical_repetitions, k)),
-            (observed, observed))
+    wins, T_star, k_star = theory.hijack(k, T, gap, b2, bo)
+    predicted = sign(T_star - T, T), sign(k - k_star, k)
+    return (*predicted, wins and observed != 0), (observed, observed, observed > 0)
 
 
-def favourite_and_rival(case, bigram, q):
-    """The most probable successor w of q other than q, and any less probable u other than q."""
-    order = [v for v in np.argsort(-bigram.pi_b[q], kind="stable") if v != q]
-    rivals = [v for v in order if bigram.pi_b[q, v] < bigram.pi_b[q, order[0]]]
-    return order[0], case.rng.choice(rivals)
+def draw_rivals(case, bigram):
+    """A token q, its most probable successor w and any less probable one u, all different."""
+    for q in case.rng.permutation(len(bigram.pi_u)):
+        order = [v for v in np.argsort(-bigram.pi_b[q], kind="stable") if v != q]
+        rivals = [v for v in order if bigram.pi_b[q, v] < bigram.pi_b[q, order[0]]]
+        if rivals:
+            return q, order[0], case.rng.choice(rivals)
+    raise ValueError("text: expected a character whose successors differ in frequency, got none")
 
 
 def sign(difference, scale):

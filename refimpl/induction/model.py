@@ -139,17 +139,17 @@ def backward_pass(params, z, encoding, trace, dlogits):
     dscores1 = ops.causal_softmax_backward(attention1, dattention1)     # 4
     dq1 = dscores1 @ x0                                                 # 3
     dx0 += dscores1.T @ q1
-    dpos = np.zeros_like(pos)
     if encoding == "relative":
         dposition = ops.relative_scores_backward(dscores1, len(pos))
         dq1 += dposition @ pos
-        dpos += dposition.T @ q1
+        dpos = dposition.T @ q1
     dWK1 = x0.T @ dq1                                                   # 2
     dx0 += dq1 @ WK1.T
     dE = np.zeros_like(E)                                               # 1
     ops.embed_backward(z, dx0, dE)
     if encoding == "absolute":
-        dpos[:len(z)] += dx0
+        dpos = np.zeros_like(pos)
+        dpos[:len(z)] = dx0
     return Params(dE, dU, dpos, dPhi, dWV, dWK1, dWK2, dWO, dWF)
 
 

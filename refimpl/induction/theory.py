@@ -200,6 +200,6 @@ def hijack(repetitions, length, gap, b2, bo):
         raise ValueError("gap and bo: expected positive numbers; with gap <= 0 the context has won")
     tokens_per_repetition = 1 + np.exp(b2) * (bo / gap - 1)
     with np.errstate(divide="ignore"):
-        k_star = np.where(tokens_per_repetition > 0, T / np.maximum(tokens_per_repetition, 0), np.inf)
+        k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition, np.inf)
     T_star = k * tokens_per_repetition
     return Hijack(T < T_star, T_star, k_star)

@@ -135,14 +135,18 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
        provenance="derived", derivation=loss_and_grads, cases=10,
        reason="rounding; relative to the largest entry of each gradient",
        control="dWKQ transposed", activation=("square", "relu"), over=("slot", "vocabulary"),
-       N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(1, 6), count=(1, 2), scale=(0.3, 1.0))
+       N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6), count=(1, 2), scale=(0.3, 1.0))
 def gradients(case, activation, over, N, R, n, d, dp, m, count, scale):
-    """Random weights, prompts of both steps: every coordinate of every field."""
+    """Random weights, prompts of both steps: every coordinate of every field.
+
+    One hidden unit stands exactly at 0, where the derivative of relu is taken as 0.
+    """
     R, n = min(R, N), min(n, N - 1)
     prompts = sample(Facts.latin(N, R, case.rng), n, count, case.rng)
     V, L = 2 * N + R, 2 * n + 2
     shapes = (V, d), (V, d), (L, dp), (d + dp, d + dp), (m, d), (m,), (d, m)
     params = Params(*(case.rng.normal(0, scale, shape) for shape in shapes))
+    params.W1[0] = params.b1[0] = 0
     pairs = []
     for tokens, targets, slot in (prompts.infer(), prompts.recall()):
         step = tokens, targets, slot if over == "slot" else None, activation
