@@ -316,8 +316,8 @@ def trajectory(w0, times, R, lam, N=None):
     """
     w0, times = position_logits(w0, N is None), np.asarray(times, dtype=float)
     if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or times[0] < 0 \
-            or (np.diff(times) <= 0).any():
-        raise ValueError(f"times: expected increasing finite numbers >= 0, got {times}")
+            or (np.diff(times) <= 0).any() or times[-1] == 0:
+        raise ValueError(f"times: expected increasing finite numbers >= 0, not 0 alone, got {times}")
     solution = solve_ivp(lambda t, w: flow(w, R, lam) if N is None else recall_flow(w, N, R, lam),
                          (0, times[-1]), w0, "LSODA", times, rtol=1e-12, atol=1e-12)
     if not solution.success:
