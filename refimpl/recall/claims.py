@@ -5,8 +5,10 @@ on one token. The control of most claims is a table that is not Latin: two subje
 """
 
 import numpy as np
-from scipy.special import softmax
+from scipy.optimize import brentq
+from scipy.special import expit, softmax
 
+from refimpl import sgd
 from refimpl.claims import claim
 from refimpl.gradcheck import complex_step
 from refimpl.recall import theory
@@ -17,6 +19,7 @@ from refimpl.recall.task import Facts, Prompts, sample
 TABLES = ("months", "pitches", "latin")
 ATTENTION = ("random", "uniform", "one token")
 NOT_LATIN = "two subjects share a row, so the table is not Latin"
+COLLIDING = "subjects are neighbours on the cycle, so that rows collide"
 
 
 def draw_facts(case, table, N, R):
@@ -35,21 +38,37 @@ def share_row(facts, s, other):
     return Facts(facts.pi, sigma, facts.shifts, is_latin=False)
 
 
-def attend(case, params, length, attention):
-    """Params whose attention over a prompt of this length is of the given kind, and that attention.
+def draw_disjoint(case, table, n, R, spare, room="twice"):
+    """A table, and a collision-free prompt: its rows are all answers, or at most half of a Latin table."""
+    # Of 12 answers, rows of more than one pair leave one over at least: prompts that fill them are rare.
+    R = R if table == "latin" else min(R, (12 if n == 1 else 11) // (n + 1))
+    facts = draw_facts(case, table, (n + 1) * R if room == "exact" else 2 * (n + 1) * R + spare, R)
+    return facts, sample(facts, n, 1, case.rng, collision_free=True)
 
-    Positions are one-hot, so the row of the last one in WKQ holds the scores.
-    """
+
+def neighbours(facts, prompts):
+    """The same prompt of subjects that are neighbours on the cycle."""
+    s, r = np.argsort(facts.sigma)[None, :prompts.subjects.shape[1]], prompts.relation
+    return Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
+
+
+def attend(case, params, length, attention):
+    """Params whose attention over a prompt of this length is of the given kind, and that attention."""
     w = case.rng.normal(0, 2, length)
     if attention == "uniform":
         w[:] = 0
     if attention == "one token":
         w[:] = -800.0
         w[case.rng.integers(length)] = 0
-    d = params.E.shape[1]
+    return with_logits(params, w), softmax(w)
+
+
+def with_logits(params, w):
+    """Params whose scores over a prompt of len(w) tokens are w: positions are one-hot, so w is a row."""
+    d, T = params.E.shape[1], len(w)
     WKQ = params.WKQ.copy()
-    WKQ[d + length - 1, d:d + length] = w
-    return params._replace(WKQ=WKQ), softmax(w)
+    WKQ[d + T - 1, d:d + T] = w
+    return params._replace(WKQ=WKQ)
 
 
 @claim("R1", "the table is Latin, and rho inverts it", source="HNLG26 (facts), this project (table)",
@@ -105,21 +124,15 @@ def recall_of_the_answer(case, table, attention, n, R, spare, lam):
 
 @claim("R4", "losses of both steps, answer rows disjoint", source="this project",
        provenance="derived", derivation=theory.recall_loss,
-       control="subjects are neighbours on the cycle, so that rows collide", table=TABLES,
-       attention=ATTENTION, room=("exact", "twice"), n=(1, 4), R=(2, 8), spare=(0, 16),
-       lam=(0.1, 20.0),
+       control=COLLIDING, table=TABLES, attention=ATTENTION, room=("exact", "twice"), n=(1, 4),
+       R=(2, 8), spare=(0, 16), lam=(0.1, 20.0),
        reason="rounding, relative to lam: a loss near 0 is what is left of logits of that size")
 def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     """L_infer and L_recall of the model on one collision-free prompt."""
     n = 1 if room == "exact" else n     # with more pairs a prompt that fills the table is rare
-    R = R if table == "latin" else min(R, 12 // (n + 1))
-    N = (n + 1) * R * (1 if room == "exact" else 2) + (0 if room == "exact" else spare)
-    facts = draw_facts(case, table, N, R)
-    prompts = sample(facts, n, 1, case.rng, collision_free=True)
+    facts, prompts = draw_disjoint(case, table, n, R, spare, room)
     if case.control:
-        s = np.argsort(facts.sigma)[None, :n + 1]
-        r = prompts.relation
-        prompts = Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
+        prompts = neighbours(facts, prompts)
     memory = construct(facts, n, lam)
     params, alpha = attend(case, memory, 2 * n + 1, attention)
     predicted_infer = theory.infer_loss(alpha[0::2], alpha[1::2], facts.R, lam)
@@ -129,6 +142,186 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     observed_recall = loss(params, *prompts.recall())
     return (np.array([predicted_infer, predicted_recall, lam]),
             np.array([observed_infer, observed_recall, lam]))
+
+
+def rate(params, step):
+    """−∂loss/∂w in the model, w the position logits of this step: (T,)."""
+    d, T = params.E.shape[1], step[0].shape[1]
+    return -loss_and_grads(params, *step)[1].WKQ[d + T - 1, d:d + T]
+
+
+def with_size(values, size):
+    """The values and a size that they are to be compared at, since they may vanish."""
+    return np.append(values, size)
+
+
+# With all attention on one token, every rate is zero.
+START = ATTENTION[:2]
+SMALL = "rounding, relative to the largest rate, which may be as small as the weights of all but one token"
+FLOWS: dict = dict(source="this project", provenance="derived", table=TABLES, n=(1, 3), R=(2, 5),
+                   spare=(0, 8), lam=(0.1, 20.0))
+
+
+@claim("R5", "gradient flow of the position logits, both steps", derivation=theory.flow,
+       control=COLLIDING, attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+def flow_of_position_logits(case, table, attention, n, R, spare, lam):
+    """Minus the model's gradient from any start, and its sum, which is zero."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        prompts = neighbours(facts, prompts)
+    memory = construct(facts, n, lam)
+    pairs = []
+    for step, law in ((prompts.infer(), lambda w: theory.flow(w, facts.R, lam)),
+                      (prompts.recall(), lambda w: theory.recall_flow(w, facts.N, facts.R, lam))):
+        params, alpha = attend(case, memory, step[0].shape[1], attention)
+        dw = rate(params, step)
+        pairs.append((np.append(law(np.log(alpha)), 0), np.append(dw, dw.sum())))
+    return tuple(zip(*pairs))
+
+
+@claim("R6", "the gap within every pair shrinks", derivation=theory.gap_rates, control=NOT_LATIN,
+       attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
+    """Rates of w_{s_i} − w_{a_i} in the model, from any start."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
+    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
+    dw = rate(params, prompts.infer())
+    size = np.abs(dw).max()
+    return (with_size(theory.gap_rates(alpha[0::2], alpha[1::2], facts.R, lam), size),
+            with_size(dw[0:-1:2] - dw[1::2], size))
+
+
+@claim("R7", "the query is let go: its logit falls", derivation=theory.query_rate, control=COLLIDING,
+       attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+def query_is_let_go(case, table, attention, n, R, spare, lam):
+    """The rate of the last position's logit in the model, from any start."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        prompts = neighbours(facts, prompts)
+    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
+    dw = rate(params, prompts.infer())
+    size = np.abs(dw).max()
+    return (with_size(theory.query_rate(alpha[0::2], alpha[1::2], facts.R, lam), size),
+            with_size(dw[-1], size))
+
+
+@claim("R8", "growth rates where all pairs are equal", source="this project", provenance="derived",
+       derivation=theory.growth_rates, control="one subject is ahead, so the pairs are not equal",
+       tolerance=1e-9, reason="difference quotients of step h = 1e-3 leave lam⁴h⁴/30 and rounding/h",
+       table=TABLES, n=(1, 3), R=(2, 5), spare=(0, 8), lam=(0.1, 10.0), query=(-3.0, 3.0))
+def growth_rates_of_equal_pairs(case, table, n, R, spare, lam, query):
+    """All eigenvalues of the Jacobian of the model's gradient, whatever the query's logit."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    params, step = construct(facts, n, lam), prompts.infer()
+    w = np.append(np.zeros(2 * n), query)
+    if case.control:
+        w[0] += 0.5
+    h, d, T = 1e-3, params.E.shape[1], len(w)
+
+    def slope(direction):
+        """Five-point difference quotient of the rate."""
+        at = {}
+        for k in (-2, -1, 1, 2):
+            params.WKQ[d + T - 1, d:d + T] = w + k * h * direction
+            at[k] = rate(params, step)
+        return (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
+
+    rates = theory.growth_rates(n, facts.R, lam, softmax(w)[1])
+    predicted = [rates.between] * (n - 1) + [rates.within] * n + [rates.together, 0]
+    # The Jacobian is symmetric: that of a gradient.
+    return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(T)]))
+
+
+@claim("R9", "end points: one pair at ½ + ½, then the query at x*",
+       derivation=theory.recall_end_point, control=NOT_LATIN,
+       reason="rounding, relative to lam, the size of the logits", **FLOWS)
+def end_points(case, table, n, R, spare, lam):
+    """Losses of the model at both end points, at any other attention, and its own x*."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
+    memory, infer, recall = construct(facts, n, lam), prompts.infer(), prompts.recall()
+
+    def only(first, second, length, z=0.0):
+        """Params with attention expit(z) on one position, the rest on another."""
+        w = np.full(length, -800.0)
+        w[first], w[second] = z, 0
+        return with_logits(memory, w)
+
+    pair = 2 * case.rng.integers(n)
+    x = theory.recall_end_point(facts.N, facts.R, lam)
+    # x* < 1 − 1/N: the bracket.
+    z = brentq(lambda z: rate(only(2 * n, -1, 2 * n + 2, z), recall)[2 * n],
+               -1, np.log(2 * facts.N), xtol=1e-15)
+    infer_end = theory.infer_end_loss(facts.R, lam)
+    recall_end = theory.recall_loss(np.append(np.zeros(n), x), 1 - x, facts.N, facts.R, lam)
+    elsewhere = [loss(attend(case, memory, step[0].shape[1], "random")[0], *step)
+                 for step in (infer, recall)]
+    ends = [loss(only(pair, pair + 1, 2 * n + 1), *infer), loss(only(2 * n, -1, 2 * n + 2, z), *recall)]
+    return ((with_size([infer_end, recall_end], lam), x, True),
+            (with_size(ends, lam), expit(z), elsewhere[0] > infer_end and elsewhere[1] > recall_end))
+
+
+@claim("R10", "SGD follows the flow, and its gap is first order in the step", exact=False, cases=8,
+       derivation=theory.trajectory, control="momentum 0.9",
+       reason="the observed order is 1 + O(lam × step), and lam × step is at most 1/4", source="this project",
+       provenance="derived", table=TABLES, step=("infer", "recall"), n=(1, 2), R=(2, 3), spare=(0, 4),
+       lam=(0.5, 10.0), time=(1.0, 4.0))
+def sgd_follows_the_flow(case, table, step, n, R, spare, lam, time):
+    """The order observed when the step of SGD through the model is halved."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    batch = getattr(prompts, step)()
+    T = batch[0].shape[1]
+    w0 = case.rng.normal(0, 1, T)
+    start = with_logits(construct(facts, n, lam), w0)
+    d = start.E.shape[1]
+    row = d + T - 1, slice(d, d + T)
+    end = theory.trajectory(w0, [time / lam], facts.R, lam, facts.N if step == "recall" else None)[0]
+    gaps = []
+    for steps in (16, 32):
+        params, buffers = start, None
+        for _ in range(steps):
+            grads = loss_and_grads(params, *batch)[1]
+            alone = np.zeros_like(grads.WKQ)
+            alone[row] = grads.WKQ[row]     # position-only: the other blocks stay zero
+            params, buffers = sgd.step(params, grads._replace(WKQ=alone), buffers, time / lam / steps,
+                                       momentum=0.9 if case.control else 0.0, trained=("WKQ",))
+        gaps.append(np.abs(params.WKQ[row] - end).max())
+    return 1.0, np.log2(gaps[0] / gaps[1]), 0.2
+
+
+def prompts_without_common_tokens(case, facts, n, count):
+    """Prompts of the last relation, and one of the first on new subjects and answers."""
+    seen = sample(facts, n, count, case.rng)
+    r = np.full(count, facts.R - 1)
+    seen = seen._replace(relation=r, answers=facts.answer(seen.subjects, r[:, None]))
+    s = np.setdiff1d(np.arange(facts.N), seen.subjects)
+    s = s[~np.isin(facts.answer(s, 0), seen.answers)][None, :n + 1]
+    return seen, Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
+
+
+@claim("R14", "fine-tuning is local: only tokens and positions that occurred", source="this project",
+       provenance="derived", derivation=theory.gradient_support, cases=15,
+       control="token embeddings Gaussian, not one-hot", table=TABLES, step=("infer", "recall"),
+       n=(1, 3), R=(2, 5), spare=(0, 8), count=(1, 2), lam=(0.1, 10.0))
+def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
+    """Where the model's gradient is not zero; and, after training, attention on a prompt of new tokens."""
+    facts = draw_facts(case, table, max(R, 5 * (n + 1)) + spare, R)
+    n = min(n, facts.N // 5 - 1)        # room for prompts that share no token
+    seen, unseen = prompts_without_common_tokens(case, facts, n, count)
+    params = construct(facts, n, lam)
+    if case.control:
+        params = params._replace(E=case.rng.normal(0, 1, params.E.shape))
+    batch, (tokens, _, _) = getattr(seen, step)(), getattr(unseen, step)()
+    (V, d), L, T = params.E.shape, len(params.P), tokens.shape[1]
+    start = params._replace(WKQ=case.rng.normal(0, 1, params.WKQ.shape))
+    nonzero = loss_and_grads(start, *batch)[1].WKQ != 0
+    for last in sgd.train(params, [batch] * 3, loss_and_grads, 1.0, trained=("WKQ",)):
+        params = last.params
+    return ((theory.gradient_support(batch[0], V, L), softmax(params.WKQ[d + T - 1, d:d + T])),
+            (nonzero, forward(params, tokens[0]).attention))
 
 
 @claim("RG", "all seven gradients against the complex step", source="this project",
