@@ -302,7 +302,7 @@ def prompts_without_common_tokens(case, facts, n, count):
     return seen, Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
 
 
-@claim("R14", "fine-tuning is local: only tokens and positions that occurred", source="this project",
+@claim("R14", "fine-tuning is local: only what occurred moves", source="this project",
        provenance="derived", derivation=theory.gradient_support, cases=15,
        control="token embeddings Gaussian, not one-hot", table=TABLES, step=("infer", "recall"),
        n=(1, 3), R=(2, 5), spare=(0, 8), count=(1, 2), lam=(0.1, 10.0))

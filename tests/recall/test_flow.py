@@ -82,7 +82,7 @@ def test_gaps_can_grow_without_the_assumptions_of_r6():
     """The control of R6 says that its rate is wrong; here its statement is: the gap grows."""
     facts = Facts(np.arange(12), np.arange(12), np.arange(3))
     w = np.array([0.0, 0.1, 0.0, 0.1, 0.0])
-    apart = Prompts.__new__(Prompts, 12, 3, np.array([[0, 3, 6]]), np.array([1]), np.array([[1, 4, 7]]))
+    apart = Prompts(12, 3, np.array([[0, 3, 6]]), np.array([1]), np.array([[1, 4, 7]]))
     assert model_rate(w, facts, apart, 4.0)[0] > model_rate(w, facts, apart, 4.0)[1]
     shared = Facts(facts.pi, np.where(np.arange(12) == 6, 0, facts.sigma), facts.shifts, is_latin=False)
     assert model_rate(w, shared, apart, 4.0)[0] < model_rate(w, shared, apart, 4.0)[1]
