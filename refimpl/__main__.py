@@ -57,6 +57,8 @@ def build_parser():
     audit.add_argument("--cases", metavar="N", type=positive, help="instances of each claim")
     audit.add_argument("--seed", metavar="S", type=natural, default=0, help="seed (default 0)")
     audit.add_argument("--json", metavar="FILE", help="write the results to FILE as JSON")
+    audit.add_argument("--full", action="store_true",
+                       help="ten times the instances, and the whole range of every trend: minutes")
     audit.add_argument("--list", action="store_true", help="list the claims and stop")
     audit.add_argument("--instance", metavar="'NAME=VALUE, …'", help="one instance of one claim")
     explain = commands.add_parser(
@@ -130,7 +132,7 @@ def run_audit(args):
     results = []
     for number, claim in enumerate(chosen, start=1):
         with Progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
-            result = claims.audit(claim, text, args.cases, args.seed, instance, progress)
+            result = claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full)
         results.append(result)
         print(f"{claim.id:4} {claim.statement:60} {claim.provenance:10} {result.instances:5}  "
               f"{result.worst:7.1e}  {claim.tolerance:7.0e}  "
@@ -159,6 +161,7 @@ def print_failure(args, result):
     elif result.failure is not None:
         extra = "".join(f" {flag} {value}" for flag, value in
                         (("--from", args.file), ("--text", args.text)) if value is not None)
+        extra += " --full" * args.full
         print(f"     python -m refimpl audit --claim {result.claim.id}{extra} --instance '{words}'")
 
 

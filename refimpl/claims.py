@@ -25,6 +25,7 @@ from refimpl import check
 from refimpl.gradcheck import relative_error
 
 PROVENANCE = ("paper", "formalised", "derived")
+FULL = 10           # with --full: how many times the instances of an exact claim
 CONTROLS = 10       # instances of a control: one that fails is enough, their share is shown
 SHRINKS = 300       # evaluations spent on making a failing instance smaller
 
@@ -35,6 +36,7 @@ class Case(NamedTuple):
     rng: np.random.Generator    # seeded by the instance
     control: bool               # break the assumption that the claim names
     text: str                   # real text, for claims about text
+    full: bool = False          # take the time for the whole range, where a claim measures a trend
 
 
 class Claim(NamedTuple):
@@ -111,11 +113,11 @@ class Outcome(NamedTuple):
     observed: Any
 
 
-def evaluate(claim, instance, text, control=False):
+def evaluate(claim, instance, text, control=False, full=False):
     """Check one instance, a dict that holds a value for each name of the space, and a seed."""
     values = {name: value for name, value in instance.items() if name != "seed"}
     try:
-        result = claim.check(Case(np.random.default_rng(instance["seed"]), control, text), **values)
+        result = claim.check(Case(np.random.default_rng(instance["seed"]), control, text, full), **values)
         if not isinstance(result, tuple) or len(result) != (2 if claim.exact else 3):
             raise TypeError(f"the claim returned {type(result).__name__}, not (predicted, observed"
                             + (")" if claim.exact else ", allowed)"))
@@ -145,7 +147,7 @@ def fails(claim, outcome):
     return not outcome.error <= claim.tolerance
 
 
-def shrink(claim, instance, text):
+def shrink(claim, instance, text, full=False):
     """A failing instance that is as small as simple steps make it: lower ends, halves, one less."""
     budget, smaller = SHRINKS, True
     while smaller and budget > 0:
@@ -154,7 +156,7 @@ def shrink(claim, instance, text):
             for value in simpler(claim.space.get(name, (0, 2 ** 31)), instance[name]):
                 budget -= 1
                 candidate = {**instance, name: value}
-                if fails(claim, evaluate(claim, candidate, text)):
+                if fails(claim, evaluate(claim, candidate, text, full=full)):
                     instance, smaller = candidate, True
                     break
                 if budget <= 0:
@@ -205,13 +207,14 @@ class Result(NamedTuple):
                 "message": self.message}
 
 
-def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None):
+def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None, full=False):
     """Run a claim on `cases` instances, or on one given instance, and its control on up to ten.
 
-    The same seed draws the same instances, whatever other claims run. Returns a Result.
+    `full` takes ten times the default number of instances of an exact claim; one that is not exact
+    sees it in its Case, and measures over its whole range instead. The same seed draws the same instances, whatever other claims run. Returns a Result.
     """
     start = time.perf_counter()
-    cases = claim.cases if cases is None else cases
+    cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else cases
     if instance is not None:
         instances = [instance]
     else:
@@ -221,15 +224,15 @@ def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, 
     controls = (instances[2:] + instances[:2])[:CONTROLS]
     worst, failure, message = 0.0, None, ""
     for done, each in enumerate(instances):
-        outcome = evaluate(claim, each, text)
+        outcome = evaluate(claim, each, text, full=full)
         worst = max(worst, outcome.error)
         if failure is None and fails(claim, outcome):
-            failure = shrink(claim, each, text)
-            message = evaluate(claim, failure, text).message
+            failure = shrink(claim, each, text, full)
+            message = evaluate(claim, failure, text, full=full).message
         progress(done + 1, len(instances) + len(controls))
     controls_failed = 0
     for done, each in enumerate(controls):
-        outcome = evaluate(claim, each, text, control=True)
+        outcome = evaluate(claim, each, text, True, full)
         # A control that raises has shown nothing: it is broken, not the assumption.
         controls_failed += fails(claim, outcome) and not outcome.message
         message = message or (outcome.message and f"control: {outcome.message}")

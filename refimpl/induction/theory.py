@@ -203,3 +203,123 @@ def hijack(repetitions, length, gap, b2, bo):
         k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition, np.inf)
     T_star = k * tokens_per_repetition
     return Hijack(T < T_star, T_star, k_star)
+
+
+EMBEDDING_SLOPE = -0.5      # of log rms gap against log d, claim I6: see embedding_gap
+
+
+def embedding_gap(d, gap, d_new):
+    """How the gap to the orthonormal frame changes with the width (claim I6; asymptotic; derived).
+
+    Statement. With the rows of E, U and pos drawn from N(0, I/d) and the entries of Phi and WV from
+    N(0, 1/d), all independent, at fixed vocabulary, length and strengths, the root-mean-square gap
+    between the logits of the constructed model and `logits` falls as d^EMBEDDING_SLOPE = d^(−1/2):
+    gap(d_new) = gap(d) (d_new/d)^(−1/2) (1 + O(1/d)).
+
+    Derivation. The model is a fixed smooth function of the inner products of embeddings that its
+    memories meet: E[v]·E[u], E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d.
+    Each is its value in the frame, 0 or 1, plus d^(−1/2) times a variable of order one: for a ≠ b,
+    Σ_i a_i b_i has mean 0 and variance d · 1/d² = 1/d, and |a|² has variance 2/d. Expand around the
+    frame: logits = I3 + d^(−1/2) X + d^(−1) Y + O(d^(−3/2)), where X is linear in those variables.
+    They are Gaussian in the limit and not all degenerate (U[u]·E[z_t], on the direct path, already has
+    variance 1/d), so E X² > 0. E X Y is of third order in variables whose third cumulants are O(d^(−1/2)),
+    so E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the remainder bends it by O(1/d).
+
+    Where it stops. The expansion needs the perturbed scores to stay small beside 1: S1 moves by about
+    b1 (V/d)^(1/2), S2 by b2 times as much. Where they do not, attention saturates on whatever the
+    interference prefers and the gap stays of order bo. Tie U to E, and U[u]·E[z_t] = 1[u = z_t] + …
+    no longer vanishes: the gap does not fall at all.
+
+    Parameters broadcast: d, d_new > 0 and gap ≥ 0. Returns the gap at d_new at leading order. Raises
+    ValueError on widths that are not positive. Source: BCBJB23, NLB24 (near-orthogonal embeddings).
+    """
+    d, gap, d_new = (np.asarray(x, float) for x in (d, gap, d_new))
+    if not (d > 0).all() or not (d_new > 0).all():
+        raise ValueError(f"d, d_new: expected positive widths, got {d} and {d_new}")
+    return gap * (d_new / d) ** EMBEDDING_SLOPE
+
+
+class WithoutPositions(NamedTuple):
+    """Three attention maps (T, T), zero above the diagonal, and the logits (T, V)."""
+
+    attention1: np.ndarray
+    attention2: np.ndarray
+    attention3: np.ndarray
+    logits: np.ndarray
+
+
+def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
+    """Three layers that find the previous token without position vectors (claim I11; exact; derived).
+
+    Statement. If z_0 = κ occurs nowhere else, then with c = e^b1 and m_s(q) = Σ_r A2[s, r] 1[z_r = q]
+
+        A1[t, 0] = c / (c + t),   A1[t, s] = 1 / (c + t) for 1 ≤ s ≤ t,
+        A2[t, ·] = softmax_{s≤t}(−γ 1[z_s = z_t] − β c/(c + s)),
+        A3[t, ·] = softmax_{s≤t}(b3 1[z_t ∈ Q] m_s(z_t)),
+        logits_t[u] = log pi_b[z_t, u] + bo Σ_{s≤t} A3[t, s] 1[z_s = u].
+
+    Assumptions: the rows of E, E Phi1ᵀ, E Phi2ᵀ, E Phi1ᵀ Phi2ᵀ, U are one orthonormal set, WV is
+    orthogonal, the memories are those of `nopos.construct`.
+
+    Derivation. 1 = Σ_v E[v] meets every E[z_t] with 1. Layer 1: S1_ts = b1 1[z_s = κ] = b1 1[s = 0], one
+    key of e^b1 among t of 1. So Phi1 E[κ] meets x1_s with A1[s, 0] = c/(c + s), which falls with s: a
+    clock. Layer 2: E[v] and 1 meet x1_t in its part E[z_t] alone, so
+    S2_ts = −γ 1[z_s = z_t] − β c/(c + s): late keys are preferred, its own token is pushed away. Layer 3
+    reads at Phi2 E[q] what layer 2 has brought from the E part of x1: m_s(q); the rest is as in `logits`.
+
+    Sharpness. Let c = T, β = 8 T log T, γ = 2β/c (`sharp_strengths`), 1 ≤ t < T and z_{t−1} ≠ z_t. Going
+    one key back from s costs β c/((c + s)(c + s − 1)) ≥ β c/(4T²) = 2 log T, so the keys before t−1 weigh at
+    most T^−2 + T^−4 + … times the key t−1; the key t itself gains β c/((c + t)(c + t − 1)) ≤ β/c and loses
+    γ: it weighs at most e^(−β/c) = T^−8. Hence A2[t, t−1] ≥ 1 − T^−2 (1 + O(T^−2)).
+
+    Blind spot. An immediate repetition z_{t−1} = z_t is pushed away with the token itself: A2[t, ·] then
+    looks at the last s with z_s ≠ z_t (on ever the same token, at κ). So in "q q" the second q is
+    not seen to follow a q, and an output o_q = q is not found in context. The formula includes this.
+
+    Parameters
+    ----------
+    tokens : (T,) integers in 0..V−1, T ≥ 1, the first of which is κ
+    log_pi_b : (V, V) float, may hold −∞;  triggers : (K,) token ids
+    b1, beta, gamma, b3, bo : finite floats
+
+    Returns
+    -------
+    WithoutPositions. Raises ValueError if z_0 occurs again, on tokens outside the table, or strengths
+    not finite.
+
+    Source: an extension of this project; WS24 v2 mentions three layers without positions.
+    """
+    z, V = np.asarray(tokens), len(log_pi_b)
+    if z.ndim != 1 or len(z) == 0 or z.dtype.kind not in "iu" or z.min() < 0 or z.max() >= V:
+        raise ValueError(f"tokens: expected shape (T,) and integers in 0..{V - 1}, got {tokens!r}")
+    if (z[1:] == z[0]).any():
+        raise ValueError(f"tokens: expected the marker z_0 = {z[0]} nowhere else, got {tokens!r}")
+    if not np.isfinite([b1, beta, gamma, b3, bo]).all():
+        raise ValueError(f"strengths: expected finite numbers, got {(b1, beta, gamma, b3, bo)}")
+    T = len(z)
+    s = np.arange(T)
+    # log(c + s), without forming c = e^b1, which may not fit.
+    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
+    log_sum[0] = b1
+    clock = np.exp(b1 - log_sum)
+    A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))
+    A1[:, 0] = clock
+    same = z[:, None] == z
+    A2 = causal_softmax(-gamma * same - beta * clock)
+    matches = A2 @ same                 # [s, t]: Σ_r A2[s, r] 1[z_r = z_t]
+    A3 = causal_softmax(b3 * np.isin(z, triggers)[:, None] * matches.T)
+    return WithoutPositions(A1, A2, A3, np.asarray(log_pi_b, float)[z] + bo * A3 @ np.eye(V)[z])
+
+
+def causal_softmax(scores):
+    """softmax over s ≤ t of each row t of (T, T)."""
+    return np.array([np.append(softmax(row[:t + 1]), np.zeros(len(row) - t - 1))
+                     for t, row in enumerate(scores)])
+
+
+def sharp_strengths(T):
+    """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `without_positions`."""
+    if T < 2:
+        raise ValueError(f"T: expected at least 2, got {T}")
+    beta = 8 * T * np.log(T)
+    return np.log(T), beta, 2 * beta / T
