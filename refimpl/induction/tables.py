@@ -50,7 +50,7 @@ class Tables(NamedTuple):
     """All that the model is made of, or the gradient by it. P stands for E Phiᵀ."""
 
     G1: np.ndarray      # (V, V) E WK1 Eᵀ
-    B1: np.ndarray      # (V, L) E WK1 posᵀ
+    B1: np.ndarray      # (V, L) E WK1 posᵀ, the last column for δ = 0: a row's end runs with its keys
     E2: np.ndarray      # (V, 2V) [EE EP] = E WK2 [Eᵀ Pᵀ]
     P2: np.ndarray      # (V, 2V) [PE PP] = P WK2 [Eᵀ Pᵀ]
     T0: np.ndarray      # (V, V) (U (I + WF) Eᵀ)ᵀ
@@ -75,7 +75,7 @@ def tables_forward(params):
     Y = U + U @ WF                                                          # 4
     Z = X @ WV.T @ WO.T                                                     # 5
     T01, T23 = X @ Y.T, Z @ Y.T                                             # 6
-    return Tables(EW1 @ E.T, EW1 @ pos.T, K2[:V], K2[V:], T01[:V], T01[V:], T23[:V], T23[V:])
+    return Tables(EW1 @ E.T, EW1 @ pos[::-1].T, K2[:V], K2[V:], T01[:V], T01[V:], T23[:V], T23[V:])
 
 
 def tables_backward(params, dtables):
@@ -94,8 +94,8 @@ def tables_backward(params, dtables):
     dK2_X = dK2 @ X                                                         # 3
     dWK2 = X.T @ dK2_X
     dX = dT01 @ Y + dXV @ WV + dK2_X @ WK2.T + dK2.T @ (X @ WK2)
-    dEW1 = dG1 @ E + dB1 @ pos                                              # 2
-    dWK1, dpos = E.T @ dEW1, dB1.T @ EW1
+    dEW1 = dG1 @ E + dB1 @ pos[::-1]                                            # 2
+    dWK1, dpos = E.T @ dEW1, (dB1.T @ EW1)[::-1].copy()
     dE = dX[:V] + dX[V:] @ Phi + dEW1 @ WK1.T + dG1.T @ EW1                 # 1
     dPhi = dX[V:].T @ E
     return Params(dE, dU, dpos, dPhi, dWV, dWK1, dWK2, dWO, dWF)
@@ -107,7 +107,7 @@ def tables_backward(params, dtables):
 def alphabet(tokens, V):
     """tokens (T,) -> the n different ones (n,), and z (T,) in 0..n−1, the place of each among them."""
     place, found, n = np.full(V, -1), np.empty(V, np.int64), 0
-    z = np.empty_like(tokens)
+    z = np.empty(tokens.shape[0], np.uint32)    # unsigned: Numba then has no negative index to meet
     for t in range(tokens.shape[0]):
         v = tokens[t]
         if place[v] < 0:
@@ -158,51 +158,55 @@ def factors(G1, B1):
 
 
 @njit(cache=True, nogil=True)
-def exact_position(G1_row, B1_row, z, t):
-    """position (t+1,) of a row that is not factored; G1_row (n,), B1_row (L,)."""
-    position = np.empty(t + 1, G1_row.dtype)
+def position_row(t, z, v, G1, B1, position, factored):
+    """position[t−s] for s = 0 … t, of the row z_t."""
+    a, start = v[z[t]], B1.shape[1] - 1 - t
+    if factored[a]:
+        return position[a, start:]
+    row = np.empty(t + 1, B1.dtype)
+    largest = G1[z[t], z[t]] + B1[a, start + t]
     for s in range(t + 1):
-        position[t - s] = G1_row[z[s]] + B1_row[t - s]
-    return np.exp(position - position.max())
+        row[s] = G1[z[t], z[s]] + B1[a, start + s]
+        largest = max(largest, row[s])
+    for s in range(t + 1):
+        row[s] = np.exp(row[s] - largest)
+    return row
 
 
 @njit(cache=True, nogil=True)
 def layer1_forward(z, v, G1, B1, content, position, factored):
     """z (T,), v (n,) alphabet; G1, content (n, n); B1, position (V, L) -> c (T, n), total (T,)."""
     c, total = np.zeros((z.shape[0], v.shape[0]), G1.dtype), np.zeros(z.shape[0], G1.dtype)
-    one = np.ones_like(v).astype(G1.dtype)
     for t in range(z.shape[0]):
-        a = z[t]
-        by_content, by_position = content[a], position[v[a]]
-        if not factored[v[a]]:
-            by_content, by_position = one, exact_position(G1[a], B1[v[a]], z, t)
+        row, by_content, c_t = position_row(t, z, v, G1, B1, position, factored), content[z[t]], c[t]
         for s in range(t + 1):
-            c[t, z[s]] += by_position[t - s]
+            c_t[z[s]] += row[s]
         for k in range(v.shape[0]):
-            c[t, k] *= by_content[k]
-            total[t] += c[t, k]
+            if factored[v[z[t]]]:
+                c_t[k] *= by_content[k]
+            total[t] += c_t[k]
         for k in range(v.shape[0]):
-            c[t, k] /= total[t]
+            c_t[k] /= total[t]
     return c, total
 
 
 @njit(cache=True, nogil=True)
 def layer1_backward(z, v, G1, B1, content, position, factored, c, total, dc, dG1, dB1):
     """c, dc (T, n), total (T,); adds to dG1 (n, n) and dB1 (V, L)."""
-    one = np.ones_like(v).astype(G1.dtype)
-    y = np.empty_like(one)
+    y = np.empty(v.shape[0], G1.dtype)
     for t in range(z.shape[0]):
-        a = z[t]
-        by_content, by_position = content[a], position[v[a]]
-        if not factored[v[a]]:
-            by_content, by_position = one, exact_position(G1[a], B1[v[a]], z, t)
-        mean = np.dot(c[t], dc[t])
+        row, by_content = position_row(t, z, v, G1, B1, position, factored), content[z[t]]
+        mean = total[t] * 0
         for k in range(v.shape[0]):
-            dG1[a, k] += c[t, k] * (dc[t, k] - mean)
-            y[k] = by_content[k] * (dc[t, k] - mean) / total[t]
-        row = dB1[v[a]]
+            mean += c[t, k] * dc[t, k]
+        for k in range(v.shape[0]):
+            dG1[z[t], k] += c[t, k] * (dc[t, k] - mean)
+            y[k] = (dc[t, k] - mean) / total[t]
+            if factored[v[z[t]]]:
+                y[k] *= by_content[k]
+        drow = dB1[v[z[t]], B1.shape[1] - 1 - t:]
         for s in range(t + 1):
-            row[t - s] += by_position[t - s] * y[z[s]]
+            drow[s] += row[s] * y[z[s]]
 
 
 # layer2, for a block of r rows t_0 < t_1 < …, over the K = t_{r−1} + 1 keys that they see:
@@ -210,7 +214,7 @@ def layer1_backward(z, v, G1, B1, content, position, factored, c, total, dc, dG1
 #     [u_t w_t] = [EE EP][z_t] + c_t [PE PP],  S2_ts = u_t[z_s] + w_t·c_s,  A2_t· = softmax_{s ≤ t}
 #     h_t[v] = Σ_s A2_ts 1[z_s = v],  g_t = Σ_s A2_ts c_s
 #
-# dA_ts = dh_t[z_s] + dg_t·c_s,  dS_ts = A2_ts (dA_ts − Σ_r A2_tr dA_tr),
+# dA_ts = dh_t[z_s] + dg_t·c_s,  dS_ts = A2_ts (dA_ts − mean_t),  mean_t = dh_t·h_t + dg_t·g_t,
 # du_t[v] = Σ_s dS_ts 1[z_s = v],  dw_t = Σ_s dS_ts c_s,  dc_s += Σ_t (A2_ts dg_t + dS_ts w_t)
 
 @njit(cache=True, nogil=True)
@@ -224,17 +228,22 @@ def layer2_forward(z, t, c, E2, P2):
     w = q[:, n:].copy()
     A2 = np.dot(w, c[:K].T)
     for i in range(len(t)):
-        u, row, h = q[i], A2[i], x[i, n:]
-        largest, total = row[0] + u[z[0]], row[0] * 0
+        u, row, h = q[i], A2[i], x[i, n:2 * n]
+        largest = row[0] + u[z[0]]
         for s in range(t[i] + 1):
             row[s] += u[z[s]]
-            largest = max(largest, row[s])
+            if row[s] > largest:
+                largest = row[s]
         for s in range(t[i] + 1):
             row[s] = np.exp(row[s] - largest)
-            total += row[s]
+            h[z[s]] += row[s]
+        total = largest * 0
+        for k in range(n):
+            total += h[k]
+        for k in range(n):
+            h[k] /= total
         for s in range(t[i] + 1):
             row[s] /= total
-            h[z[s]] += row[s]
         row[t[i] + 1:] = 0
     x[:, :n] = c[t]
     x[:, 2 * n:] = np.dot(A2, c[:K])
@@ -242,20 +251,19 @@ def layer2_forward(z, t, c, E2, P2):
 
 
 @njit(cache=True, nogil=True)
-def layer2_backward(z, t, c, P2, w, A2, dx, dc, dE2, dP2):
+def layer2_backward(z, t, c, P2, w, A2, x, dx, dc, dE2, dP2):
     """dx = [dc dh dg] (r, 3n); adds to dc (T, n), dE2 and dP2 (n, 2n)."""
     n, K = c.shape[1], t[-1] + 1
     dg, dq = dx[:, 2 * n:].copy(), np.zeros((len(t), 2 * n), c.dtype)
     dS = np.dot(dg, c[:K].T)
     dc[:K] += np.dot(A2.T, dg)
     for i in range(len(t)):
-        row, A, dh, du = dS[i], A2[i], dx[i, n:], dq[i]
-        mean = row[0] * 0
+        row, A, dh, du = dS[i], A2[i], dx[i, n:2 * n], dq[i]
+        mean = x[i, 0] * 0
+        for k in range(n, 3 * n):
+            mean += x[i, k] * dx[i, k]
         for s in range(t[i] + 1):
-            row[s] += dh[z[s]]
-            mean += A[s] * row[s]
-        for s in range(t[i] + 1):
-            row[s] = A[s] * (row[s] - mean)
+            row[s] = A[s] * (row[s] + dh[z[s]] - mean)
             du[z[s]] += row[s]
         row[t[i] + 1:] = 0
     dc[:K] += np.dot(dS.T, w)
@@ -327,7 +335,7 @@ def run_chunk(tables, content, position, factored, tokens, mask, scale):
             for i in range(len(t)):
                 dT0[tokens[b, t[i]]] += logits[i]
             dTv += np.dot(x.T, logits)
-            layer2_backward(z, t, c, P2v, w, A2, np.dot(logits, Tv.T), dc, dE2v, dP2v)
+            layer2_backward(z, t, c, P2v, w, A2, x, np.dot(logits, Tv.T), dc, dE2v, dP2v)
         layer1_backward(z, v, G1v, B1, contentv, position, factored, c, total, dc, dG1v, dB1)
         add_at(dG1, v, v, dG1v)
         add_at(dE2, v, both, dE2v)
