@@ -43,7 +43,7 @@ from refimpl.induction.model import Params, check_batch, check_length, check_par
 CHUNKS = 8
 # Products of up to 2^18 multiply-adds are too small for OpenBLAS to start threads of its own, which
 # would fight with ours, and be neither fast nor the same bits for any number of them.
-BLOCK = 2 ** 18
+PRODUCT = 2 ** 18
 
 
 class Tables(NamedTuple):
@@ -303,8 +303,11 @@ def cross_entropy(logits, target, scale):
 
 
 @njit(cache=True, nogil=True)
-def run_chunk(tables, content, position, factored, tokens, mask, scale):
-    """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale."""
+def run_chunk(tables, content, position, factored, tokens, mask, scale, product):
+    """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale.
+
+    `product` is how many multiply-adds a product of a block of rows may take.
+    """
     G1, B1, E2, P2, T0, T1, T2, T3 = tables
     dG1, dB1, dE2, dP2 = np.zeros_like(G1), np.zeros_like(B1), np.zeros_like(E2), np.zeros_like(P2)
     dT0, dT1, dT2, dT3 = np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0)
@@ -324,7 +327,7 @@ def run_chunk(tables, content, position, factored, tokens, mask, scale):
         dTv = np.zeros_like(Tv)
         c, total = layer1_forward(z, v, G1v, B1, contentv, position, factored)
         dc = np.zeros_like(c)
-        block = max(1, BLOCK // (n * max(len(z), 3 * V)))
+        block = max(1, product // (n * max(len(z), 3 * V)))
         for first in range(0, len(rows), block):
             t = rows[first:first + block]
             w, A2, x = layer2_forward(z, t, c, E2v, P2v)
@@ -363,7 +366,7 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     # As C-contiguous arrays of one layout: the kernels compile once.
     parts = [p for p in np.array_split(np.arange(len(z)), CHUNKS) if len(p)]
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        results = list(pool.map(lambda p: run_chunk(*shared, z[p], mask[p], 1 / count), parts))
+        results = list(pool.map(lambda p: run_chunk(*shared, z[p], mask[p], 1 / count, PRODUCT), parts))
     total, dtables = results[0]
     for loss, more in results[1:]:
         total += loss
@@ -387,7 +390,22 @@ def histories(params, tokens):
 
 
 def logits(params, tokens):
-    """Logits (T, V) of one sequence, as in `forward(params, tokens).logits`, from the tables."""
+    """Logits (T, V) of one sequence, as in `forward(params, tokens).logits` (claim I8; exact; derived).
+
+    Statement. For any weights and embeddings, relative positions, P = E Phiᵀ and M = WO WV,
+
+        logits_t = T0[z_t] + T1ᵀ c_t + T2ᵀ h_t + T3ᵀ g_t,
+        T0 = (U (I+WF) Eᵀ)ᵀ,  T1 = (U (I+WF) Pᵀ)ᵀ,  T2 = (U (I+WF) M Eᵀ)ᵀ,  T3 = (U (I+WF) M Pᵀ)ᵀ.
+
+    Derivation. x0_t = E[z_t], so S1_ts = E[z_t]·WK1 (E[z_s] + pos[t−s]) = G1[z_t, z_s] + B1[z_t, t−s].
+    Sums over s are sums over tokens: Σ_s A1_ts x0_s = Eᵀ c_t with c_t[v] = Σ_s A1_ts 1[z_s = v], so
+    x1_t = E[z_t] + Pᵀ c_t. S2_ts = x1_t·WK2 x1_s is bilinear: EE[z_t, z_s] + EP[z_t]·c_s +
+    (c_t·PE)[z_s] + c_t·PP c_s, with EE = E WK2 Eᵀ, EP = E WK2 Pᵀ, PE = P WK2 Eᵀ, PP = P WK2 Pᵀ.
+    Σ_s A2_ts x1_s = Eᵀ h_t + Pᵀ g_t with h_t[v] = Σ_s A2_ts 1[z_s = v] and g_t = Σ_s A2_ts c_s, hence
+    x2_t = E[z_t] + Pᵀ c_t + M (Eᵀ h_t + Pᵀ g_t), and U (I+WF) of that is the statement.
+
+    tokens (T,) integers in 0..V−1, 1 ≤ T ≤ L; params float64 or float32. Raises ValueError as `forward`.
+    """
     c, h, g = histories(params, tokens)
     tables = tables_forward(check_params(params))
     return tables.T0[np.asarray(tokens)] + c @ tables.T1 + h @ tables.T2 + g @ tables.T3
