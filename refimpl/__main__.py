@@ -1,6 +1,7 @@
 """The command line: `python -m refimpl audit | explain`."""
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from refimpl import __version__, claims
+
+WIDTH = 79          # of the page that `explain` prints
 
 EXAMPLES = """\
 examples:
@@ -221,7 +224,7 @@ def run_explain(args):
     print(f"{claim.id}. {claim.statement[0].upper()}{claim.statement[1:]}.\n")
     print(f"Source: {claim.source}. Provenance: {claim.provenance}. "
           f"{'Exact' if claim.exact else 'Asymptotic'}.\n")
-    print(textwrap.dedent("    " + (claim.derivation.__doc__ or "No derivation is given.")).strip())
+    print(derivation(claim))
     # An instance at which the control fails; without one, the last shows that it does not.
     for seed in range(20):
         instance = small_instance(claim, seed)
@@ -229,18 +232,33 @@ def run_explain(args):
         if claims.fails(claim, control):
             break
     outcome = claims.evaluate(claim, instance, text)
-    print("\nOne instance: " + ", ".join(f"{name} = {value}" for name, value in instance.items()))
+    words = ", ".join(f"{name} = {value}" for name, value in instance.items())
+    print("\n" + textwrap.fill(f"One instance: {words}", WIDTH))
     for title, each in (("As claimed", outcome), (f"Control: {claim.control}", control)):
-        print(f"\n{title}")
+        print("\n" + textwrap.fill(title, WIDTH))
         print(each.message or side_by_side(each.predicted, each.observed))
         print(f"error {each.error:.1e}, allowed {claim.tolerance:.0e}: "
               f"{'does not hold' if claims.fails(claim, each) else 'holds'}")
     return int(claims.fails(claim, outcome) or not claims.fails(claim, control))
 
 
+def derivation(claim):
+    """The docstring up to its list of parameters, for a narrow page: sentences filled, formulas kept."""
+    text = inspect.cleandoc(claim.derivation.__doc__ or "No derivation is given.")
+    lines = []
+    for paragraph in text.partition("\nParameters")[0].strip().split("\n\n"):
+        if paragraph.startswith("    "):
+            for line in paragraph.split("\n"):
+                lines += textwrap.wrap(line, WIDTH, subsequent_indent=" " * 8)
+        else:
+            lines += textwrap.wrap(paragraph, WIDTH)
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
 def small_instance(claim, seed):
-    """An instance about a tenth of the way into each range, of any kind: small, not the smallest."""
-    instance = claims.draw(claim.space, np.random.default_rng(seed), 2)
+    """An instance a tenth of the way into each range, of the first kind (seed 0) or of any."""
+    instance = claims.draw(claim.space, np.random.default_rng(seed), 2 * (seed > 0))
     for name, values in claim.space.items():
         low, high = values[0], values[-1]
         if isinstance(low, int):
@@ -254,7 +272,7 @@ def side_by_side(predicted, observed):
     """The first numbers of both, in two columns."""
     if isinstance(predicted, (tuple, list)):
         return "\n".join(side_by_side(*pair) for pair in zip(predicted, observed))
-    p, o = np.ravel(predicted), np.ravel(observed)
+    p, o = np.ravel(predicted) + 0.0, np.ravel(observed) + 0.0      # booleans count 0 and 1
     order = np.sort(np.argsort(-np.abs(p), kind="stable")[:6])
     rows = [f"{'predicted':>24} {'observed':>24}"] + [f"{p[i]:24.16g} {o[i]:24.16g}" for i in order]
     return "\n".join(rows + ([f"{'…':>24} {'…':>24}  ({p.size} numbers)"] if p.size > 6 else []))

@@ -211,7 +211,8 @@ def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, 
     """Run a claim on `cases` instances, or on one given instance, and its control on up to ten.
 
     `full` takes ten times the default number of instances of an exact claim; one that is not exact
-    sees it in its Case, and measures over its whole range instead. The same seed draws the same instances, whatever other claims run. Returns a Result.
+    sees it in its Case, and measures over its whole range instead. The same seed draws the same
+    instances, whatever other claims run. Returns a Result.
     """
     start = time.perf_counter()
     cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else cases

@@ -11,7 +11,7 @@ import numpy as np
 
 from refimpl.claims import claim
 from refimpl.gradcheck import complex_step
-from refimpl.induction import moments, theory
+from refimpl.induction import ledger, moments, tables, theory
 from refimpl.induction.memory import construct, orthonormal_frame
 from refimpl.induction.model import Params, forward, init, loss, loss_and_grads
 from refimpl.induction.task import Bigram, sample
@@ -300,3 +300,40 @@ def third_gradient_at_leading_order(case, path, outputs, V, T):
         params = params._replace(WK2=step * np.outer(frame.E[q], learned @ images))
         return chain.descent_of_WK1(params) - step ** 3 * leading
     return order_of(remainder_of_match, 4)
+
+
+def draw_params(case, V, d, L, scale):
+    """Any weights: Gaussian embeddings, and every field moved."""
+    return Params(*(a + case.rng.normal(0, scale * d ** -0.5, a.shape) for a in init(V, d, L, case.rng)))
+
+
+@claim("I8", "the model lives in V×V tables: logits, loss and gradients", source="this project",
+       provenance="derived", derivation=tables.logits, tolerance=1e-11,
+       reason="rounding; two different orders of addition, up to softmaxes of large scores",
+       control="tables without the histories (Phi = 0)", cases=15,
+       prompt=PROMPTS, V=(2, 20), d=(2, 40), T=(1, 40), B=(1, 3), spare=(0, 2), scale=(0.1, 1.5))
+def model_lives_in_tables(case, prompt, V, d, T, B, spare, scale):
+    """Random weights and masks; everything from the plain model against everything from the tables."""
+    params = draw_params(case, V, d, T + spare, scale)
+    bigram = Bigram.random(V, case.rng)
+    tokens = np.array([draw_prompt(case, prompt, bigram, T + 1, [0]) for _ in range(B)])
+    mask = case.rng.random((B, T)) < case.rng.random()
+    mask.flat[case.rng.integers(mask.size)] = True
+    broken = params._replace(Phi=0 * params.Phi) if case.control else params
+    return ((forward(params, tokens[0, :-1]).logits, *loss_and_grads(params, tokens, mask)),
+            (tables.logits(broken, tokens[0, :-1]), *tables.loss_and_grads(broken, tokens, mask)))
+
+
+@claim("I9", "ledger: eight memories add up to the logits, four blocks to the scores",
+       source="this project", provenance="derived", derivation=ledger.logits,
+       control="the composite memories WF∘WO left out",
+       prompt=PROMPTS, V=(2, 30), d=(2, 40), T=(1, 40), scale=(0.1, 1.5))
+def ledger_adds_up(case, prompt, V, d, T, scale):
+    """Random weights: the logits and the scores of layer 2 against the sums of their parts."""
+    params = draw_params(case, V, d, T, scale)
+    z = draw_prompt(case, prompt, Bigram.random(V, case.rng), T, [0])
+    trace, parts = forward(params, z), ledger.logits(params, z)
+    if case.control:
+        parts = {name: part for name, part in parts.items() if name not in ledger.COMPOSITE}
+    return ((trace.logits, trace.scores2),
+            (sum(parts.values()), sum(ledger.scores(params, z).values())))

@@ -150,10 +150,10 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     else:
         ids = np.broadcast_to(trigger_ids(triggers, V), (n, len(trigger_ids(triggers, V))))
     chosen = np.full((n, V), -1, dtype=np.int64)
-    np.put_along_axis(chosen, ids, draw(cumulative(pi_o), ids, rng.random(ids.shape)), axis=1)
+    np.put_along_axis(chosen, ids, draw(*cumulative(pi_o), ids, rng.random(ids.shape)), axis=1)
     z = np.empty((n, T + 1), dtype=np.int64)
     occurrence = np.empty((n, T), dtype=np.int64)
-    walk(cumulative(pi_u[None])[0], cumulative(pi_b), chosen, rng.random((n, T + 1)), z, occurrence)
+    walk(*cumulative(pi_u[None]), *cumulative(pi_b), chosen, rng.random((n, T + 1)), z, occurrence)
     return Batch(z, occurrence, chosen)
 
 
@@ -169,45 +169,62 @@ def check_law(name, law, ndim, V=None):
 
 
 def cumulative(law):
-    """Cumulative sums of the rows of `law` (V, V), divided by the last, which is then exactly 1."""
+    """Cumulative sums of the rows of `law`, divided by the last, which is then exactly 1; `starts`."""
     sums = np.cumsum(law, axis=1)
-    return sums / sums[:, -1:]
+    sums /= sums[:, -1:]
+    return sums, starts(sums)
 
 
 @njit(cache=True)
-def draw_one(cumulative, x):
-    """The first token u with cumulative[u] > x, for x in [0, 1): never one of probability 0."""
-    low, high = 0, cumulative.shape[0] - 1
-    while low < high:
-        middle = (low + high) // 2
-        if cumulative[middle] > x:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def starts(sums):
+    """start[v, k], the first token u with sums[v, u] > k/V: where the search for x in [k/V, (k+1)/V) begins.
+
+    On average it then takes one step, whatever the law, and twice as many tokens a second as bisection.
+    """
+    start = np.empty(sums.shape, np.int64)
+    for v in range(sums.shape[0]):
+        u = 0
+        for k in range(sums.shape[1]):
+            while sums[v, u] <= k / sums.shape[1]:
+                u += 1
+            start[v, k] = u
+    return start
 
 
 @njit(cache=True)
-def draw(cumulative, rows, x):
-    """cumulative (V, V), rows and x (n, K): a token from the law of each row -> (n, K)."""
+def draw_one(sums, start, x):
+    """The first token u with sums[u] > x, for x in [0, 1): never one of probability 0."""
+    k = int(x * sums.shape[0])
+    u = start[k]
+    # x * V may be rounded up to the next k, whose start may be too far.
+    while u > 0 and sums[u - 1] > x:
+        u -= 1
+    while sums[u] <= x:
+        u += 1
+    return u
+
+
+@njit(cache=True)
+def draw(sums, start, rows, x):
+    """sums, start (V, V), rows and x (n, K): a token from the law of each row -> (n, K)."""
     tokens = np.empty_like(rows)
     for b in range(rows.shape[0]):
         for k in range(rows.shape[1]):
-            tokens[b, k] = draw_one(cumulative[rows[b, k]], x[b, k])
+            tokens[b, k] = draw_one(sums[rows[b, k]], start[rows[b, k]], x[b, k])
     return tokens
 
 
 @njit(cache=True)
-def walk(cumulative_u, cumulative_b, outputs, x, z, occurrence):
+def walk(sums_u, start_u, sums_b, start_b, outputs, x, z, occurrence):
     """Fill z (n, T+1) and occurrence (n, T) from uniform numbers x (n, T+1), one for each token."""
     for b in range(z.shape[0]):
-        seen = np.zeros(cumulative_u.shape[0], np.int64)
-        z[b, 0] = draw_one(cumulative_u, x[b, 0])
+        seen = np.zeros(sums_b.shape[0], np.int64)
+        z[b, 0] = draw_one(sums_u[0], start_u[0], x[b, 0])
         for t in range(occurrence.shape[1]):
             v = z[b, t]
             if outputs[b, v] >= 0:
                 seen[v] += 1
                 z[b, t + 1] = outputs[b, v]
             else:
-                z[b, t + 1] = draw_one(cumulative_b[v], x[b, t + 1])
+                z[b, t + 1] = draw_one(sums_b[v], start_b[v], x[b, t + 1])
             occurrence[b, t] = seen[v]

@@ -1,0 +1,418 @@
+"""The fast path: the model with relative positions on V×V tables, at a cost per token without d.
+
+With the one-hot histories c_t[v] = Σ_s A1_ts 1[z_s = v] the first layer is x1_t = E[z_t] + Fᵀ c_t,
+F = E Phiᵀ. Whatever the weights, all that the model adds up are then entries of ten tables:
+
+    S1_ts    = G1[z_t, z_s] + B1[z_t, t−s]
+    S2_ts    = EE[z_t, z_s] + EP[z_t]·c_s + (c_t·PE)[z_s] + c_t·PP c_s
+    logits_t = T0[z_t] + T1ᵀ c_t + T2ᵀ h_t + T3ᵀ g_t,  h_t[v] = Σ_s A2_ts 1[z_s = v],  g_t = Σ_s A2_ts c_s
+
+`loss_and_grads` makes the tables, runs forward and backward on them, and pulls their gradients back
+to the nine fields by matrix products. Claim I8 holds it against model.py, its oracle.
+
+What it costs. A sequence of T tokens, n of them different, with R positions in the loss, each of
+which looks back on T/2 keys on average, takes, forward and backward together:
+
+    layer 1    T² additions: exp(S1_ts) is a product of two entries of exponentiated tables, and
+               only the gradient of B1 needs the pairs
+    layer 2    6 · R · T/2 · n multiply-adds for S2, g and their gradients, R · T/2 exponentials
+    queries    6 · R · n² multiply-adds, the scores' queries formed once per row
+    logits     9 · R · n · V multiply-adds
+
+and making and pulling back the tables some 27 V d² multiply-adds for a batch. Rows that no loss
+asks for are skipped, keys after the last row too, and n, not V, is the size of the tables that a
+sequence sees: text of 256 characters uses some 40 of its 65. The products of layer 2 go to BLAS
+in blocks of rows.
+
+The batch is cut into CHUNKS parts, whatever the number of threads; each adds up its sequences in
+order, and the parts are added in order: the same bits with 1 Numba thread and with many. The parts
+run in Python threads on kernels that release the interpreter: that compiles in a fraction of the
+time that Numba's own parallel loops take.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import njit
+
+from refimpl import check
+from refimpl.induction.model import Params, check_batch, check_length, check_params
+
+CHUNKS = 8
+# Products of up to 2^18 multiply-adds are too small for OpenBLAS to start threads of its own, which
+# would fight with ours, and be neither fast nor the same bits for any number of them.
+PRODUCT = 2 ** 18
+
+
+class Tables(NamedTuple):
+    """All that the model is made of, or the gradient by it. P stands for E Phiᵀ."""
+
+    G1: np.ndarray      # (V, V) E WK1 Eᵀ
+    B1: np.ndarray      # (V, L) E WK1 posᵀ, the last column for δ = 0: a row's end runs with its keys
+    E2: np.ndarray      # (V, 2V) [EE EP] = E WK2 [Eᵀ Pᵀ]
+    P2: np.ndarray      # (V, 2V) [PE PP] = P WK2 [Eᵀ Pᵀ]
+    T0: np.ndarray      # (V, V) (U (I + WF) Eᵀ)ᵀ
+    T1: np.ndarray      # (V, V) (U (I + WF) Pᵀ)ᵀ
+    T2: np.ndarray      # (V, V) (U (I + WF) WO WV Eᵀ)ᵀ
+    T3: np.ndarray      # (V, V) (U (I + WF) WO WV Pᵀ)ᵀ
+
+
+# tables: with X = [E; P] (2V, d), its images Z = X WVᵀ WOᵀ, and Y = U (I + WF):
+#
+#     [E2; P2] = X WK2 Xᵀ,  [T0; T1] = X Yᵀ,  [T2; T3] = Z Yᵀ
+#
+# For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W.
+
+def tables_forward(params):
+    """Params -> Tables."""
+    E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
+    V = len(E)
+    X = np.concatenate([E, E @ Phi.T])                                      # 1
+    EW1 = E @ WK1                                                           # 2
+    K2 = X @ WK2 @ X.T                                                      # 3
+    Y = U + U @ WF                                                          # 4
+    Z = X @ WV.T @ WO.T                                                     # 5
+    T01, T23 = X @ Y.T, Z @ Y.T                                             # 6
+    return Tables(EW1 @ E.T, EW1 @ pos[::-1].T, K2[:V], K2[V:], T01[:V], T01[V:], T23[:V], T23[V:])
+
+
+def tables_backward(params, dtables):
+    """Params, Tables of gradients -> Params of gradients, undoing the numbers in reverse."""
+    E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
+    dG1, dB1 = dtables[:2]
+    V = len(E)
+    dK2, dT01, dT23 = (np.concatenate(dtables[i:i + 2]) for i in (2, 4, 6))
+    X, EW1, Y = np.concatenate([E, E @ Phi.T]), E @ WK1, U + U @ WF
+    XV = X @ WV.T
+    dZ = dT23 @ Y                                                           # 6
+    dY = dT01.T @ X + dT23.T @ (XV @ WO.T)
+    dXV = dZ @ WO                                                           # 5
+    dWO, dWV = dZ.T @ XV, dXV.T @ X
+    dU, dWF = dY + dY @ WF.T, U.T @ dY                                      # 4
+    dK2_X = dK2 @ X                                                         # 3
+    dWK2 = X.T @ dK2_X
+    dX = dT01 @ Y + dXV @ WV + dK2_X @ WK2.T + dK2.T @ (X @ WK2)
+    dEW1 = dG1 @ E + dB1 @ pos[::-1]                                            # 2
+    dWK1, dpos = E.T @ dEW1, (dB1.T @ EW1)[::-1].copy()
+    dE = dX[:V] + dX[V:] @ Phi + dEW1 @ WK1.T + dG1.T @ EW1                 # 1
+    dPhi = dX[V:].T @ E
+    return Params(dE, dU, dpos, dPhi, dWV, dWK1, dWK2, dWO, dWF)
+
+
+# alphabet: a sequence sees no more of a table than the rows and columns of its own tokens
+
+@njit(cache=True, nogil=True)
+def alphabet(tokens, V):
+    """tokens (T,) -> the n different ones (n,), and z (T,) in 0..n−1, the place of each among them."""
+    place, found, n = np.full(V, -1), np.empty(V, np.int64), 0
+    z = np.empty(tokens.shape[0], np.uint32)    # unsigned: Numba then has no negative index to meet
+    for t in range(tokens.shape[0]):
+        v = tokens[t]
+        if place[v] < 0:
+            place[v], found[n], n = n, v, n + 1
+        z[t] = place[v]
+    return found[:n], z
+
+
+@njit(cache=True, nogil=True)
+def take(table, rows, columns):
+    """table[rows, columns] as a new array; the adjoint is `add_at`."""
+    local = np.empty((rows.shape[0], columns.shape[0]), table.dtype)
+    for i in range(rows.shape[0]):
+        for j in range(columns.shape[0]):
+            local[i, j] = table[rows[i], columns[j]]
+    return local
+
+
+@njit(cache=True, nogil=True)
+def add_at(dtable, rows, columns, dlocal):
+    """Add dlocal to dtable[rows, columns]."""
+    for i in range(rows.shape[0]):
+        for j in range(columns.shape[0]):
+            dtable[rows[i], columns[j]] += dlocal[i, j]
+
+
+# layer1: A1_ts = exp(S1_ts) / Σ_r exp(S1_tr),  c_t[v] = Σ_s A1_ts 1[z_s = v]
+#
+# exp(S1_ts) = content[z_s] position[t−s], two rows of exponentials that belong to the token z_t, so
+#
+#     c_t[v] = content[v] Σ_{s ≤ t, z_s = v} position[t−s] / total_t,  total_t the sum of that over v.
+#
+# The gradient of a score is dS_ts = A1_ts (dc_t[z_s] − mean_t), mean_t = c_t·dc_t. In G1 the terms
+# of equal tokens come together, and only B1 needs the pairs:
+#
+#     dG1[z_t, v]   += c_t[v] (dc_t[v] − mean_t)
+#     dB1[z_t, t−s] += position[t−s] y_t[z_s],  y_t[v] = content[v] (dc_t[v] − mean_t) / total_t
+#
+# A constant that is added to a row of G1 or of B1 changes no A1: both have their maximum subtracted.
+# Where their ranges add up to more than exponentials can hold, the row is not `factored`, and its
+# position[t−s] is exp(S1_ts − max_s S1_ts), content 1: the same formulas, with an exponential per pair.
+
+def factors(G1, B1):
+    """exp of G1 and of B1, their row maxima subtracted, and whether their products are safe (V,)."""
+    content, position = (M - M.max(axis=1, keepdims=True) for M in (G1, B1))
+    limit = np.log(np.finfo(G1.dtype).max) / 2
+    return np.exp(content), np.exp(position), -content.min(axis=1) - position.min(axis=1) < limit
+
+
+@njit(cache=True, nogil=True)
+def position_row(t, z, v, G1, B1, position, factored):
+    """position[t−s] for s = 0 … t, of the row z_t."""
+    a, start = v[z[t]], B1.shape[1] - 1 - t
+    if factored[a]:
+        return position[a, start:]
+    row = np.empty(t + 1, B1.dtype)
+    largest = G1[z[t], z[t]] + B1[a, start + t]
+    for s in range(t + 1):
+        row[s] = G1[z[t], z[s]] + B1[a, start + s]
+        largest = max(largest, row[s])
+    for s in range(t + 1):
+        row[s] = np.exp(row[s] - largest)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def layer1_forward(z, v, G1, B1, content, position, factored):
+    """z (T,), v (n,) alphabet; G1, content (n, n); B1, position (V, L) -> c (T, n), total (T,)."""
+    c, total = np.zeros((z.shape[0], v.shape[0]), G1.dtype), np.zeros(z.shape[0], G1.dtype)
+    for t in range(z.shape[0]):
+        row, by_content, c_t = position_row(t, z, v, G1, B1, position, factored), content[z[t]], c[t]
+        for s in range(t + 1):
+            c_t[z[s]] += row[s]
+        for k in range(v.shape[0]):
+            if factored[v[z[t]]]:
+                c_t[k] *= by_content[k]
+            total[t] += c_t[k]
+        for k in range(v.shape[0]):
+            c_t[k] /= total[t]
+    return c, total
+
+
+@njit(cache=True, nogil=True)
+def layer1_backward(z, v, G1, B1, content, position, factored, c, total, dc, dG1, dB1):
+    """c, dc (T, n), total (T,); adds to dG1 (n, n) and dB1 (V, L)."""
+    y = np.empty(v.shape[0], G1.dtype)
+    for t in range(z.shape[0]):
+        row, by_content = position_row(t, z, v, G1, B1, position, factored), content[z[t]]
+        mean = total[t] * 0
+        for k in range(v.shape[0]):
+            mean += c[t, k] * dc[t, k]
+        for k in range(v.shape[0]):
+            dG1[z[t], k] += c[t, k] * (dc[t, k] - mean)
+            y[k] = (dc[t, k] - mean) / total[t]
+            if factored[v[z[t]]]:
+                y[k] *= by_content[k]
+        drow = dB1[v[z[t]], B1.shape[1] - 1 - t:]
+        for s in range(t + 1):
+            drow[s] += row[s] * y[z[s]]
+
+
+# layer2, for a block of r rows t_0 < t_1 < …, over the K = t_{r−1} + 1 keys that they see:
+#
+#     [u_t w_t] = [EE EP][z_t] + c_t [PE PP],  S2_ts = u_t[z_s] + w_t·c_s,  A2_t· = softmax_{s ≤ t}
+#     h_t[v] = Σ_s A2_ts 1[z_s = v],  g_t = Σ_s A2_ts c_s
+#
+# dA_ts = dh_t[z_s] + dg_t·c_s,  dS_ts = A2_ts (dA_ts − mean_t),  mean_t = dh_t·h_t + dg_t·g_t,
+# du_t[v] = Σ_s dS_ts 1[z_s = v],  dw_t = Σ_s dS_ts c_s,  dc_s += Σ_t (A2_ts dg_t + dS_ts w_t)
+
+@njit(cache=True, nogil=True)
+def layer2_forward(z, t, c, E2, P2):
+    """z (T,), t (r,) rows; c (T, n); E2, P2 (n, 2n) -> w (r, n), A2 (r, K), x = [c h g] (r, 3n)."""
+    n, K = c.shape[1], t[-1] + 1
+    q, x = np.empty((len(t), 2 * n), c.dtype), np.zeros((len(t), 3 * n), c.dtype)
+    q[:] = np.dot(c[t], P2)
+    for i in range(len(t)):
+        q[i] += E2[z[t[i]]]
+    w = q[:, n:].copy()
+    A2 = np.dot(w, c[:K].T)
+    for i in range(len(t)):
+        u, row, h = q[i], A2[i], x[i, n:2 * n]
+        largest = row[0] + u[z[0]]
+        for s in range(t[i] + 1):
+            row[s] += u[z[s]]
+            if row[s] > largest:
+                largest = row[s]
+        for s in range(t[i] + 1):
+            row[s] = np.exp(row[s] - largest)
+            h[z[s]] += row[s]
+        total = largest * 0
+        for k in range(n):
+            total += h[k]
+        for k in range(n):
+            h[k] /= total
+        for s in range(t[i] + 1):
+            row[s] /= total
+        row[t[i] + 1:] = 0
+    x[:, :n] = c[t]
+    x[:, 2 * n:] = np.dot(A2, c[:K])
+    return w, A2, x
+
+
+@njit(cache=True, nogil=True)
+def layer2_backward(z, t, c, P2, w, A2, x, dx, dc, dE2, dP2):
+    """dx = [dc dh dg] (r, 3n); adds to dc (T, n), dE2 and dP2 (n, 2n)."""
+    n, K = c.shape[1], t[-1] + 1
+    dg, dq = dx[:, 2 * n:].copy(), np.zeros((len(t), 2 * n), c.dtype)
+    dS = np.dot(dg, c[:K].T)
+    dc[:K] += np.dot(A2.T, dg)
+    for i in range(len(t)):
+        row, A, dh, du = dS[i], A2[i], dx[i, n:2 * n], dq[i]
+        mean = x[i, 0] * 0
+        for k in range(n, 3 * n):
+            mean += x[i, k] * dx[i, k]
+        for s in range(t[i] + 1):
+            row[s] = A[s] * (row[s] + dh[z[s]] - mean)
+            du[z[s]] += row[s]
+        row[t[i] + 1:] = 0
+    dc[:K] += np.dot(dS.T, w)
+    dq[:, n:] = np.dot(dS, c[:K])
+    dP2 += np.dot(c[t].T, dq)
+    dct = np.dot(dq, P2.T)
+    for i in range(len(t)):
+        dE2[z[t[i]]] += dq[i]
+        dc[t[i]] += dct[i] + dx[i, :n]
+
+
+# output: logits_t = T0[z_t] + x_t T, T = [T1; T2; T3],  loss_t as in ops.cross_entropy_forward
+#
+# dlogits_tu = scale (p_tu − 1[u = target]),  dT0[z_t] += dlogits_t,  dT += Σ_t x_t dlogits_tᵀ,
+# dx_t = dlogits_t Tᵀ
+
+@njit(cache=True, nogil=True)
+def cross_entropy(logits, target, scale):
+    """Replace logits (r, V) by dlogits; return the sum of the losses, not scaled."""
+    loss = scale * 0
+    for i in range(logits.shape[0]):
+        row = logits[i]
+        k = np.argmax(row)
+        largest, at_target, others = row[k], row[target[i]], scale * 0
+        for u in range(row.shape[0]):
+            row[u] = np.exp(row[u] - largest)
+            if u != k:
+                others += row[u]
+        loss += np.log1p(others) + (largest - at_target)
+        row[target[i]] = 0
+        rest = scale * 0
+        for u in range(row.shape[0]):
+            row[u] *= scale / (1 + others)
+            rest += row[u]
+        row[target[i]] = -rest
+    return loss
+
+
+@njit(cache=True, nogil=True)
+def run_chunk(tables, content, position, factored, tokens, mask, scale, product):
+    """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale.
+
+    `product` is how many multiply-adds a product of a block of rows may take.
+    """
+    G1, B1, E2, P2, T0, T1, T2, T3 = tables
+    dG1, dB1, dE2, dP2 = np.zeros_like(G1), np.zeros_like(B1), np.zeros_like(E2), np.zeros_like(P2)
+    dT0, dT1, dT2, dT3 = np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0)
+    V, loss = T0.shape[0], scale * 0
+    every = np.arange(V)
+    for b in range(tokens.shape[0]):
+        rows = np.nonzero(mask[b])[0]
+        if len(rows) == 0:
+            continue
+        v, z = alphabet(tokens[b, :rows[-1] + 1], V)
+        n = len(v)
+        both = np.concatenate((v, v + V))
+        G1v, contentv = take(G1, v, v), take(content, v, v)
+        E2v, P2v = take(E2, v, both), take(P2, v, both)
+        Tv = np.concatenate((take(T1, v, every), take(T2, v, every), take(T3, v, every)))
+        dG1v, dE2v, dP2v = np.zeros_like(G1v), np.zeros_like(E2v), np.zeros_like(P2v)
+        dTv = np.zeros_like(Tv)
+        c, total = layer1_forward(z, v, G1v, B1, contentv, position, factored)
+        dc = np.zeros_like(c)
+        block = max(1, product // (n * max(len(z), 3 * V)))
+        for first in range(0, len(rows), block):
+            t = rows[first:first + block]
+            w, A2, x = layer2_forward(z, t, c, E2v, P2v)
+            logits = np.dot(x, Tv)
+            for i in range(len(t)):
+                logits[i] += T0[tokens[b, t[i]]]
+            loss += cross_entropy(logits, tokens[b, 1:][t], scale)
+            for i in range(len(t)):
+                dT0[tokens[b, t[i]]] += logits[i]
+            dTv += np.dot(x.T, logits)
+            layer2_backward(z, t, c, P2v, w, A2, x, np.dot(logits, Tv.T), dc, dE2v, dP2v)
+        layer1_backward(z, v, G1v, B1, contentv, position, factored, c, total, dc, dG1v, dB1)
+        add_at(dG1, v, v, dG1v)
+        add_at(dE2, v, both, dE2v)
+        add_at(dP2, v, both, dP2v)
+        add_at(dT1, v, every, dTv[:n])
+        add_at(dT2, v, every, dTv[n:2 * n])
+        add_at(dT3, v, every, dTv[2 * n:])
+    return loss, (dG1, dB1, dE2, dP2, dT0, dT1, dT2, dT3)
+
+
+def loss_and_grads(params, tokens, mask, encoding="relative"):
+    """Loss and the gradients of all nine fields: `model.loss_and_grads`, faster.
+
+    Parameters, returns and errors are the same, but for `encoding`: tables know relative positions
+    only. It runs on `numba.get_num_threads()` threads.
+    """
+    check_relative(encoding)
+    params, z, mask = check_batch(params, tokens, mask, encoding)
+    dtype = params.E.dtype
+    if dtype.kind != "f":
+        raise ValueError(f"params: expected float64 or float32, got {dtype}")
+    tables = tables_forward(params)
+    count = mask.sum(dtype=dtype)
+    shared = (tables, *factors(tables.G1, tables.B1))
+    # As C-contiguous arrays of one layout: the kernels compile once.
+    parts = [p for p in np.array_split(np.arange(len(z)), CHUNKS) if len(p)]
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        results = list(pool.map(lambda p: run_chunk(*shared, z[p], mask[p], 1 / count, PRODUCT), parts))
+    total, dtables = results[0]
+    for loss, more in results[1:]:
+        total += loss
+        for table, other in zip(dtables, more):
+            table += other
+    return dtype.type(total / count), tables_backward(params, Tables(*dtables))
+
+
+def histories(params, tokens):
+    """The histories c, h, g (T, V) of one sequence, from the tables; tokens (T,) as for `forward`."""
+    params = check_params(params)
+    if params.E.dtype.kind != "f":
+        raise ValueError(f"params: expected float64 or float32, got {params.E.dtype}")
+    z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
+    check_length(len(z), params)
+    tables, v = tables_forward(params), np.arange(len(params.E))
+    content, position, factored = factors(tables.G1, tables.B1)
+    c, _ = layer1_forward(z, v, tables.G1, tables.B1, content, position, factored)
+    _, _, x = layer2_forward(z, np.arange(len(z)), c, tables.E2, tables.P2)
+    return np.split(x, 3, axis=1)
+
+
+def logits(params, tokens):
+    """Logits (T, V) of one sequence, as in `forward(params, tokens).logits` (claim I8; exact; derived).
+
+    Statement. For any weights and embeddings, relative positions, P = E Phiᵀ and M = WO WV,
+
+        logits_t = T0[z_t] + T1ᵀ c_t + T2ᵀ h_t + T3ᵀ g_t,
+        T0 = (U (I+WF) Eᵀ)ᵀ,  T1 = (U (I+WF) Pᵀ)ᵀ,  T2 = (U (I+WF) M Eᵀ)ᵀ,  T3 = (U (I+WF) M Pᵀ)ᵀ.
+
+    Derivation. x0_t = E[z_t], so S1_ts = E[z_t]·WK1 (E[z_s] + pos[t−s]) = G1[z_t, z_s] + B1[z_t, t−s].
+    Sums over s are sums over tokens: Σ_s A1_ts x0_s = Eᵀ c_t with c_t[v] = Σ_s A1_ts 1[z_s = v], so
+    x1_t = E[z_t] + Pᵀ c_t. S2_ts = x1_t·WK2 x1_s is bilinear: EE[z_t, z_s] + EP[z_t]·c_s +
+    (c_t·PE)[z_s] + c_t·PP c_s, with EE = E WK2 Eᵀ, EP = E WK2 Pᵀ, PE = P WK2 Eᵀ, PP = P WK2 Pᵀ.
+    Σ_s A2_ts x1_s = Eᵀ h_t + Pᵀ g_t with h_t[v] = Σ_s A2_ts 1[z_s = v] and g_t = Σ_s A2_ts c_s, hence
+    x2_t = E[z_t] + Pᵀ c_t + M (Eᵀ h_t + Pᵀ g_t), and U (I+WF) of that is the statement.
+
+    tokens (T,) integers in 0..V−1, 1 ≤ T ≤ L; params float64 or float32. Raises ValueError as `forward`.
+    """
+    c, h, g = histories(params, tokens)
+    tables = tables_forward(check_params(params))
+    return tables.T0[np.asarray(tokens)] + c @ tables.T1 + h @ tables.T2 + g @ tables.T3
+
+
+def check_relative(encoding):
+    """Raise ValueError unless positions are relative."""
+    if encoding != "relative":
+        raise ValueError(f'encoding: expected "relative" (the tables know no other; '
+                         f"use induction.loss_and_grads), got {encoding!r}")

@@ -1,0 +1,163 @@
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refimpl import gradcheck
+from refimpl.induction import Params, forward, init, ledger, loss_and_grads, tables
+from tests import strategies
+
+V, d, L = 5, 6, 12
+
+
+@pytest.fixture
+def batch(rng):
+    """params, tokens (11, 10), mask (11, 9): more sequences than chunks; one of them is not in the loss."""
+    params = Params(*(a + rng.normal(0, 0.7, a.shape) for a in init(V, d, L, rng)))
+    mask = rng.random((11, 9)) < 0.4
+    mask[3] = False
+    return params, rng.integers(0, V, (11, 10)), mask
+
+
+def assert_equals_plain(params, tokens, mask, tolerance=1e-11):
+    """Loss and all nine gradients, relative to the largest entry of each."""
+    value, grads = tables.loss_and_grads(params, tokens, mask)
+    plain, plain_grads = loss_and_grads(params, tokens, mask)
+    assert value.dtype == plain.dtype and abs(value - plain) <= tolerance * max(abs(plain), 1)
+    assert [g.dtype for g in grads] == [g.dtype for g in plain_grads]
+    assert gradcheck.relative_error(grads, plain_grads) <= tolerance
+
+
+@given(strategies.batches())
+def test_tables_equal_plain(batch):
+    assert_equals_plain(*batch)
+
+
+@given(strategies.batches(max_V=9, max_T=20), st.integers(0, 2 ** 31))
+def test_tables_equal_plain_with_one_position_in_the_loss(batch, seed):
+    params, tokens, mask = batch
+    one = np.zeros_like(mask)
+    one.flat[seed % mask.size] = True
+    assert_equals_plain(params, tokens, one)
+
+
+def test_tables_equal_plain_in_blocks_of_rows(batch, monkeypatch):
+    params, tokens, mask = batch
+    whole = tables.loss_and_grads(params, tokens, mask)[1]
+    monkeypatch.setattr(tables, "PRODUCT", 2 * V * 3 * V)       # two rows
+    assert_equals_plain(params, tokens, mask)
+    blocks = tables.loss_and_grads(params, tokens, mask)[1]
+    assert not all(np.array_equal(a, b) for a, b in zip(whole, blocks))     # control: blocks were cut
+
+
+@pytest.mark.parametrize("name, scale", [("WK1", 1e4), ("WK2", 1e4), ("WF", 1e3), ("pos", 1e4)])
+def test_huge_scores_stay_finite_and_equal_plain(batch, name, scale):
+    params, tokens, mask = batch
+    assert_equals_plain(params._replace(**{name: scale * getattr(params, name)}), tokens, mask, 1e-10)
+
+
+def test_ranges_on_both_sides_of_what_exponentials_hold(batch):
+    params, tokens, mask = batch
+    seen = set()
+    for scale in np.geomspace(1, 1e3, 13):
+        scaled = params._replace(WK1=scale * params.WK1)
+        made = tables.tables_forward(scaled)
+        seen |= set(tables.factors(made.G1, made.B1)[2].tolist())
+        assert_equals_plain(scaled, tokens, mask, 1e-10)
+    assert seen == {True, False}        # control: both ways were taken
+
+
+def test_float32_stays_float32_and_agrees(batch):
+    params, tokens, mask = batch
+    single = Params(*(a.astype(np.float32) for a in params))
+    assert_equals_plain(single, tokens, mask, 1e-4)     # a hundred roundings of 6e-8, some cancel
+    assert tables.logits(single, tokens[0]).dtype == np.float32
+
+
+@given(strategies.prompts(), strategies.seeds)
+def test_logits_equal_forward(prompt, seed):
+    V, z = prompt
+    rng = np.random.default_rng(seed)
+    params = Params(*(a + rng.normal(0, 0.5, a.shape) for a in init(V, 4, len(z), rng)))
+    assert gradcheck.relative_error(tables.logits(params, z), forward(params, z).logits) <= 1e-12
+
+
+@pytest.mark.jit
+def test_number_of_threads_does_not_change_a_bit(rng):
+    """At a size that uses whole blocks, chunks of several sequences, and the BLAS."""
+    params = Params(*(a + rng.normal(0, 0.1, a.shape) for a in init(65, 32, 200, rng)))
+    tokens, mask = rng.integers(0, 65, (19, 201)), rng.random((19, 200)) < 0.5
+    threads, results = numba.get_num_threads(), []
+    try:
+        for n in [1, 2, threads]:
+            numba.set_num_threads(min(n, threads))
+            results.append(tables.loss_and_grads(params, tokens, mask))
+    finally:
+        numba.set_num_threads(threads)
+    for value, grads in results[1:]:
+        assert value == results[0][0]
+        for grad, first in zip(grads, results[0][1]):
+            np.testing.assert_array_equal(grad, first)
+
+
+def test_inputs_are_not_changed_and_layout_does_not_matter(batch):
+    params, tokens, mask = batch
+    value, grads = tables.loss_and_grads(params, tokens, mask)
+    fortran = Params(*(np.asfortranarray(a) for a in params))
+    mask = np.asfortranarray(mask)
+    for array in [*fortran, tokens, mask]:
+        array.setflags(write=False)
+    other, other_grads = tables.loss_and_grads(fortran, tokens.astype(np.int32), mask)
+    assert other == value
+    for grad, other_grad in zip(grads, other_grads):
+        np.testing.assert_array_equal(grad, other_grad)
+
+
+@pytest.mark.parametrize("change, name", [
+    (dict(encoding="absolute"), "encoding"), (dict(params=None), "params"),
+    (dict(tokens=np.full((11, 10), V)), "tokens"), (dict(mask=np.zeros((11, 9), bool)), "mask"),
+    (dict(mask=np.ones((11, 10), bool)), "mask")])
+def test_bad_arguments_are_named(change, name, batch):
+    arguments = {**dict(zip(("params", "tokens", "mask"), batch)), **change}
+    with pytest.raises(ValueError, match=f"^{name}:"):
+        tables.loss_and_grads(**arguments)
+
+
+def test_absolute_positions_are_sent_to_the_plain_path(batch):
+    with pytest.raises(ValueError, match="absolute.*") as error:
+        tables.loss_and_grads(*batch, encoding="absolute")
+    assert "induction.loss_and_grads" in str(error.value)
+
+
+def test_complex_weights_are_refused(batch):
+    params, tokens, mask = batch
+    complex_params = Params(*(a.astype(complex) for a in params))
+    for call in (lambda p: tables.loss_and_grads(p, tokens, mask), lambda p: tables.logits(p, tokens[0])):
+        with pytest.raises(ValueError, match="^params: expected float64 or float32"):
+            call(complex_params)
+
+
+def test_ledger_parts_add_up_and_each_is_its_memory(batch):
+    params, tokens, _ = batch
+    z = tokens[0]
+    trace, parts = forward(params, z), ledger.logits(params, z)
+    assert gradcheck.relative_error(sum(parts.values()), trace.logits) <= 1e-12
+    assert len(parts) == 8 and set(ledger.COMPOSITE) < set(parts)
+    # A memory that is emptied takes its own parts with it and no other.
+    without = ledger.logits(params._replace(WF=0 * params.WF), z)
+    for name, part in without.items():
+        if "WF" in name:
+            assert (part == 0).all()
+        else:
+            np.testing.assert_array_equal(part, parts[name])
+
+
+def test_score_ledger_adds_up_and_each_block_is_its_memory(batch):
+    params, tokens, _ = batch
+    z = tokens[0]
+    blocks = ledger.scores(params, z)
+    assert gradcheck.relative_error(sum(blocks.values()), forward(params, z).scores2) <= 1e-12
+    bare = ledger.scores(params._replace(Phi=0 * params.Phi), z)
+    assert all((bare[name] == 0).all() for name in ("EP", "PE", "PP"))
+    np.testing.assert_array_equal(bare["EE"], blocks["EE"])
