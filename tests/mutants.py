@@ -1,6 +1,6 @@
 """Every small mistake that can be written into a function, one at a time.
 
-`mutants(source, wanted)` yields (description, namespace): the source with one place changed, run. The
+`mutants(source, wanted)` yields each change and the namespace of the source with it, run. The
 places are all operators, numbers, comparisons, transpositions and sums in the wanted functions;
 refusals of bad input (an `if` that raises) are left alone, since no number depends on them.
 """
@@ -70,7 +70,7 @@ class Mutator(ast.NodeTransformer):
 
 
 def mutants(source, wanted):
-    """Yield (function, "code: change", namespace) for every mutant of the wanted functions."""
+    """Yield (function, "line: code: change", namespace) for every mutant of the wanted functions."""
     tree = ast.parse(source)
     for index, function in enumerate(tree.body):
         if not isinstance(function, ast.FunctionDef) or not wanted(function.name):
@@ -84,4 +84,5 @@ def mutants(source, wanted):
             module = ast.fix_missing_locations(ast.Module(body, []))
             namespace = {"__name__": "mutant"}
             exec(compile(module, "mutant", "exec"), namespace)
-            yield function.name, mutator.found[1], namespace
+            line, change = mutator.found
+            yield function.name, f"{source.splitlines()[line - 1].strip()}: {change}", namespace
