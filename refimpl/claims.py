@@ -207,7 +207,8 @@ class Result(NamedTuple):
                 "message": self.message}
 
 
-def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None, full=False):
+def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None,
+          full=False):
     """Run a claim on `cases` instances, or on one given instance, and its control on up to ten.
 
     `full` takes ten times the default number of instances of an exact claim; one that is not exact

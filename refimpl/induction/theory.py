@@ -205,38 +205,30 @@ def hijack(repetitions, length, gap, b2, bo):
     return Hijack(T < T_star, T_star, k_star)
 
 
-EMBEDDING_SLOPE = -0.5      # of log rms gap against log d, claim I6: see embedding_gap
-
-
-def embedding_gap(d, gap, d_new):
-    """How the gap to the orthonormal frame changes with the width (claim I6; asymptotic; derived).
+def embedding_slope():
+    """Slope of log gap against log d with random embeddings (claim I6; asymptotic; derived): −1/2.
 
     Statement. With the rows of E, U and pos drawn from N(0, I/d) and the entries of Phi and WV from
     N(0, 1/d), all independent, at fixed vocabulary, length and strengths, the root-mean-square gap
-    between the logits of the constructed model and `logits` falls as d^EMBEDDING_SLOPE = d^(−1/2):
-    gap(d_new) = gap(d) (d_new/d)^(−1/2) (1 + O(1/d)).
+    between the logits of the constructed model and `logits` is C d^(−1/2) (1 + O(1/d)).
 
-    Derivation. The model is a fixed smooth function of the inner products of embeddings that its
-    memories meet: E[v]·E[u], E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d.
-    Each is its value in the frame, 0 or 1, plus d^(−1/2) times a variable of order one: for a ≠ b,
-    Σ_i a_i b_i has mean 0 and variance d · 1/d² = 1/d, and |a|² has variance 2/d. Expand around the
-    frame: logits = I3 + d^(−1/2) X + d^(−1) Y + O(d^(−3/2)), where X is linear in those variables.
-    They are Gaussian in the limit and not all degenerate (U[u]·E[z_t], on the direct path, already has
-    variance 1/d), so E X² > 0. E X Y is of third order in variables whose third cumulants are O(d^(−1/2)),
-    so E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the remainder bends it by O(1/d).
+    Derivation. The model is a fixed smooth function of the products that its memories meet: E[v]·E[u],
+    E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d. Each is its value in the
+    frame, 0 or 1, plus d^(−1/2) times a variable of order one: for a ≠ b, Σ_i a_i b_i has mean 0 and
+    variance d · 1/d² = 1/d, and |a|² has variance 2/d. Expand around the frame: logits = I3 +
+    d^(−1/2) X + d^(−1) Y + O(d^(−3/2)), X linear in those variables. They are Gaussian in the limit and
+    not all degenerate (U[u]·E[z_t], on the direct path, has variance 1/d), so E X² > 0. E X Y is of odd
+    order in them, hence itself O(d^(−1/2)), and E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the
+    remainder bends the line by O(1/d).
 
-    Where it stops. The expansion needs the perturbed scores to stay small beside 1: S1 moves by about
-    b1 (V/d)^(1/2), S2 by b2 times as much. Where they do not, attention saturates on whatever the
-    interference prefers and the gap stays of order bo. Tie U to E, and U[u]·E[z_t] = 1[u = z_t] + …
-    no longer vanishes: the gap does not fall at all.
+    Where it stops. The expansion needs the scores to move by less than about 1: S1 moves by about
+    b1 (V/d)^(1/2), S2 by b2 times as much, a logit by bo times that and by log V (V/d)^(1/2) in WF. Beyond,
+    attention saturates on whatever the interference prefers and the gap stays of order bo. And with U
+    tied to E, U[u]·E[z_t] = 1[u = z_t] + … does not vanish: the gap does not fall at all.
 
-    Parameters broadcast: d, d_new > 0 and gap ≥ 0. Returns the gap at d_new at leading order. Raises
-    ValueError on widths that are not positive. Source: BCBJB23, NLB24 (near-orthogonal embeddings).
+    Source: BCBJB23, NLB24 (embeddings that are orthogonal up to d^(−1/2)).
     """
-    d, gap, d_new = (np.asarray(x, float) for x in (d, gap, d_new))
-    if not (d > 0).all() or not (d_new > 0).all():
-        raise ValueError(f"d, d_new: expected positive widths, got {d} and {d_new}")
-    return gap * (d_new / d) ** EMBEDDING_SLOPE
+    return -0.5
 
 
 class WithoutPositions(NamedTuple):
