@@ -2,7 +2,8 @@
 
 `mutants(source, wanted)` yields each change and the namespace of the source with it, run. The
 places are all operators, numbers, comparisons, transpositions and sums in the wanted functions;
-refusals of bad input (an `if` that raises) are left alone, since no number depends on them.
+refusals of bad input (an `if` that raises, calls of `refusals`) are left alone: no number depends on
+them.
 """
 
 import ast
@@ -46,8 +47,11 @@ def replace(node, **fields):
 class Mutator(ast.NodeTransformer):
     """Walk a function; at visit number `target` make the change, and note what it was."""
 
-    def __init__(self, target):
-        self.target, self.count, self.found = target, 0, None
+    def __init__(self, target, refusals):
+        self.target, self.refusals, self.count, self.found = target, refusals, 0, None
+
+    def visit_Call(self, node):
+        return node if getattr(node.func, "id", "") in self.refusals else self.generic_visit(node)
 
     def visit_If(self, node):
         refuses = len(node.body) == 1 and isinstance(node.body[0], ast.Raise) and not node.orelse
@@ -69,14 +73,14 @@ class Mutator(ast.NodeTransformer):
         return super().generic_visit(node)
 
 
-def mutants(source, wanted):
+def mutants(source, wanted, refusals=()):
     """Yield (function, "line: code: change", namespace) for every mutant of the wanted functions."""
     tree = ast.parse(source)
     for index, function in enumerate(tree.body):
         if not isinstance(function, ast.FunctionDef) or not wanted(function.name):
             continue
         for target in range(10 ** 6):
-            mutator = Mutator(target)
+            mutator = Mutator(target, refusals)
             mutated = mutator.visit(copy.deepcopy(function))
             if mutator.found is None:
                 break

@@ -210,12 +210,13 @@ def query_is_let_go(case, table, attention, n, R, spare, lam):
 @claim("R8", "growth rates where all pairs are equal", source="this project", provenance="derived",
        derivation=theory.growth_rates, control="one subject is ahead, so the pairs are not equal",
        tolerance=1e-9, reason="difference quotients of step h = 1e-3 leave lam⁴h⁴/30 and rounding/h",
-       table=TABLES, n=(1, 3), R=(2, 5), spare=(0, 8), lam=(0.1, 10.0), query=(-3.0, 3.0))
-def growth_rates_of_equal_pairs(case, table, n, R, spare, lam, query):
+       table=TABLES, attention=("query apart", "uniform"), n=(1, 3), R=(2, 5), spare=(0, 8),
+       lam=(0.1, 10.0), query=(-3.0, 3.0))
+def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query):
     """All eigenvalues of the Jacobian of the model's gradient, whatever the query's logit."""
     facts, prompts = draw_disjoint(case, table, n, R, spare)
     params, step = construct(facts, n, lam), prompts.infer()
-    w = np.append(np.zeros(2 * n), query)
+    w = np.append(np.zeros(2 * n), 0 if attention == "uniform" else query)
     if case.control:
         w[0] += 0.5
     h, d, T = 1e-3, params.E.shape[1], len(w)
@@ -228,7 +229,7 @@ def growth_rates_of_equal_pairs(case, table, n, R, spare, lam, query):
             at[k] = rate(params, step)
         return (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
 
-    rates = theory.growth_rates(n, facts.R, lam, softmax(w)[1])
+    rates = theory.growth_rates(n, facts.R, lam, None if attention == "uniform" else softmax(w)[1])
     predicted = [rates.between] * (n - 1) + [rates.within] * n + [rates.together, 0]
     # The Jacobian is symmetric: that of a gradient.
     return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(T)]))
