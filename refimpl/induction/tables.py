@@ -303,12 +303,13 @@ def cross_entropy(logits, target, scale):
 
 
 @njit(cache=True, nogil=True)
-def run_chunk(tables, content, position, factored, tokens, mask, scale, product):
+def run_chunk(tables, exponentials, tokens, mask, scale, product):
     """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale.
 
     `product` is how many multiply-adds a product of a block of rows may take.
     """
     G1, B1, E2, P2, T0, T1, T2, T3 = tables
+    content, position, factored = exponentials
     dG1, dB1, dE2, dP2 = np.zeros_like(G1), np.zeros_like(B1), np.zeros_like(E2), np.zeros_like(P2)
     dT0, dT1, dT2, dT3 = np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0)
     V, loss = T0.shape[0], scale * 0
@@ -362,11 +363,11 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
         raise ValueError(f"params: expected float64 or float32, got {dtype}")
     tables = tables_forward(params)
     count = mask.sum(dtype=dtype)
-    shared = (tables, *factors(tables.G1, tables.B1))
-    # As C-contiguous arrays of one layout: the kernels compile once.
-    parts = [p for p in np.array_split(np.arange(len(z)), CHUNKS) if len(p)]
+    exponentials = factors(tables.G1, tables.B1)
+    parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        results = list(pool.map(lambda p: run_chunk(*shared, z[p], mask[p], 1 / count, PRODUCT), parts))
+        results = list(pool.map(
+            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, PRODUCT), parts))
     total, dtables = results[0]
     for loss, more in results[1:]:
         total += loss
