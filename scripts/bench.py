@@ -23,9 +23,9 @@ from refimpl import induction
 
 V, L, B, TRIGGERS, REPEATS = 65, 256, 64, 5, 7
 COLD = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
-STEP = ("import numpy as np; from refimpl import induction as i; "
-        "p = i.init(5, 4, 6, np.random.default_rng(0)); "
-        "i.{}loss_and_grads(p, np.zeros((1, 7), int), np.ones((1, 6), bool))")
+STEP = ("import numpy as np; from refimpl import induction; "
+        "params = induction.init(5, 4, 6, np.random.default_rng(0)); "
+        "induction.{}loss_and_grads(params, np.zeros((1, 7), int), np.ones((1, 6), bool))")
 
 
 def torch_step(params, tokens, mask):

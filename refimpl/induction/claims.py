@@ -337,7 +337,7 @@ def model_lives_in_tables(case, prompt, V, d, T, B, spare, scale):
             (tables.logits(broken, tokens[0, :-1]), *tables.loss_and_grads(broken, tokens, mask)))
 
 
-@claim("I9", "ledger: eight memories add up to the logits, four blocks to the scores",
+@claim("I9", "ledger: memories add up to the logits, blocks to the scores",
        source="this project", provenance="derived", derivation=ledger.logits,
        control="the composite memories WF∘WO left out",
        prompt=PROMPTS, V=(2, 30), d=(2, 40), T=(1, 40), scale=(0.1, 1.5))

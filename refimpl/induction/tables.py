@@ -47,57 +47,50 @@ PRODUCT = 2 ** 18
 
 
 class Tables(NamedTuple):
-    """All that the model is made of, or the gradient by it. P stands for E Phiᵀ."""
+    """All that the model is made of, or the gradient by it, with P = E Phiᵀ."""
 
     G1: np.ndarray      # (V, V) E WK1 Eᵀ
     B1: np.ndarray      # (V, L) E WK1 posᵀ, the last column for δ = 0: a row's end runs with its keys
-    E2: np.ndarray      # (V, 2V) [EE EP] = E WK2 [Eᵀ Pᵀ]
-    P2: np.ndarray      # (V, 2V) [PE PP] = P WK2 [Eᵀ Pᵀ]
-    T0: np.ndarray      # (V, V) (U (I + WF) Eᵀ)ᵀ
-    T1: np.ndarray      # (V, V) (U (I + WF) Pᵀ)ᵀ
-    T2: np.ndarray      # (V, V) (U (I + WF) WO WV Eᵀ)ᵀ
-    T3: np.ndarray      # (V, V) (U (I + WF) WO WV Pᵀ)ᵀ
+    K2: np.ndarray      # (2V, 2V) [EE EP; PE PP] = [E; P] WK2 [E; P]ᵀ
+    T: np.ndarray       # (4V, V) [T0; T1; T2; T3] = [E; P; E Mᵀ; P Mᵀ] (U (I + WF))ᵀ, M = WO WV
 
 
 # tables: with X = [E; P] (2V, d), its images Z = X WVᵀ WOᵀ, and Y = U (I + WF):
 #
-#     [E2; P2] = X WK2 Xᵀ,  [T0; T1] = X Yᵀ,  [T2; T3] = Z Yᵀ
+#     G1 = E WK1 Eᵀ,  B1 = E WK1 posᵀ,  K2 = X WK2 Xᵀ,  T = [X; Z] Yᵀ
 #
 # For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W.
 
 def tables_forward(params):
     """Params -> Tables."""
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-    V = len(E)
     X = np.concatenate([E, E @ Phi.T])                                      # 1
     EW1 = E @ WK1                                                           # 2
+    G1, B1 = EW1 @ E.T, EW1 @ pos[::-1].T
     K2 = X @ WK2 @ X.T                                                      # 3
     Y = U + U @ WF                                                          # 4
     Z = X @ WV.T @ WO.T                                                     # 5
-    T01, T23 = X @ Y.T, Z @ Y.T                                             # 6
-    return Tables(EW1 @ E.T, EW1 @ pos[::-1].T, K2[:V], K2[V:], T01[:V], T01[V:], T23[:V], T23[V:])
+    return Tables(G1, B1, K2, np.concatenate([X, Z]) @ Y.T)                 # 6
 
 
 def tables_backward(params, dtables):
     """Params, Tables of gradients -> Params of gradients, undoing the numbers in reverse."""
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-    dG1, dB1 = dtables[:2]
-    V = len(E)
-    dK2, dT01, dT23 = (np.concatenate(dtables[i:i + 2]) for i in (2, 4, 6))
+    dG1, dB1, dK2, dT = dtables
     X, EW1, Y = np.concatenate([E, E @ Phi.T]), E @ WK1, U + U @ WF
     XV = X @ WV.T
-    dZ = dT23 @ Y                                                           # 6
-    dY = dT01.T @ X + dT23.T @ (XV @ WO.T)
+    dX, dZ = np.split(dT @ Y, 2)                                            # 6
+    dY = dT.T @ np.concatenate([X, XV @ WO.T])
     dXV = dZ @ WO                                                           # 5
     dWO, dWV = dZ.T @ XV, dXV.T @ X
     dU, dWF = dY + dY @ WF.T, U.T @ dY                                      # 4
     dK2_X = dK2 @ X                                                         # 3
     dWK2 = X.T @ dK2_X
-    dX = dT01 @ Y + dXV @ WV + dK2_X @ WK2.T + dK2.T @ (X @ WK2)
-    dEW1 = dG1 @ E + dB1 @ pos[::-1]                                            # 2
+    dE, dP = np.split(dX + dXV @ WV + dK2_X @ WK2.T + dK2.T @ (X @ WK2), 2)
+    dEW1 = dG1 @ E + dB1 @ pos[::-1]                                        # 2
     dWK1, dpos = E.T @ dEW1, (dB1.T @ EW1)[::-1].copy()
-    dE = dX[:V] + dX[V:] @ Phi + dEW1 @ WK1.T + dG1.T @ EW1                 # 1
-    dPhi = dX[V:].T @ E
+    dE = dE + dP @ Phi + dEW1 @ WK1.T + dG1.T @ EW1                         # 1
+    dPhi = dP.T @ E
     return Params(dE, dU, dpos, dPhi, dWV, dWK1, dWK2, dWO, dWF)
 
 
@@ -117,11 +110,20 @@ def alphabet(tokens, V):
 
 
 @njit(cache=True, nogil=True)
+def copies(v, V, count):
+    """The rows v, v + V, … of `count` tables of V rows that stand on each other."""
+    rows = np.empty(count * len(v), np.int64)
+    for i in range(len(rows)):
+        rows[i] = v[i % len(v)] + V * (i // len(v))
+    return rows
+
+
+@njit(cache=True, nogil=True)
 def take(table, rows, columns):
     """table[rows, columns] as a new array; the adjoint is `add_at`."""
-    local = np.empty((rows.shape[0], columns.shape[0]), table.dtype)
-    for i in range(rows.shape[0]):
-        for j in range(columns.shape[0]):
+    local = np.empty((len(rows), len(columns)), table.dtype)
+    for i in range(len(rows)):
+        for j in range(len(columns)):
             local[i, j] = table[rows[i], columns[j]]
     return local
 
@@ -129,9 +131,17 @@ def take(table, rows, columns):
 @njit(cache=True, nogil=True)
 def add_at(dtable, rows, columns, dlocal):
     """Add dlocal to dtable[rows, columns]."""
-    for i in range(rows.shape[0]):
-        for j in range(columns.shape[0]):
+    for i in range(len(rows)):
+        for j in range(len(columns)):
             dtable[rows[i], columns[j]] += dlocal[i, j]
+
+
+@njit(cache=True, nogil=True)
+def add(total, part):
+    """Add part (k, m) to the first k rows of total. In words, since slices take long to compile."""
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            total[i, j] += part[i, j]
 
 
 # layer1: A1_ts = exp(S1_ts) / Σ_r exp(S1_tr),  c_t[v] = Σ_s A1_ts 1[z_s = v]
@@ -211,23 +221,28 @@ def layer1_backward(z, v, G1, B1, content, position, factored, c, total, dc, dG1
 
 # layer2, for a block of r rows t_0 < t_1 < …, over the K = t_{r−1} + 1 keys that they see:
 #
-#     [u_t w_t] = [EE EP][z_t] + c_t [PE PP],  S2_ts = u_t[z_s] + w_t·c_s,  A2_t· = softmax_{s ≤ t}
+#     q_t = [u_t w_t] = [EE EP][z_t] + c_t [PE PP],  S2_ts = u_t[z_s] + w_t·c_s,  A2_t· = softmax_{s ≤ t}
 #     h_t[v] = Σ_s A2_ts 1[z_s = v],  g_t = Σ_s A2_ts c_s
 #
 # dA_ts = dh_t[z_s] + dg_t·c_s,  dS_ts = A2_ts (dA_ts − mean_t),  mean_t = dh_t·h_t + dg_t·g_t,
 # du_t[v] = Σ_s dS_ts 1[z_s = v],  dw_t = Σ_s dS_ts c_s,  dc_s += Σ_t (A2_ts dg_t + dS_ts w_t)
 
 @njit(cache=True, nogil=True)
-def layer2_forward(z, t, c, E2, P2):
-    """z (T,), t (r,) rows; c (T, n); E2, P2 (n, 2n) -> w (r, n), A2 (r, K), x = [c h g] (r, 3n)."""
-    n, K = c.shape[1], t[-1] + 1
-    q, x = np.empty((len(t), 2 * n), c.dtype), np.zeros((len(t), 3 * n), c.dtype)
-    q[:] = np.dot(c[t], P2)
-    for i in range(len(t)):
-        q[i] += E2[z[t[i]]]
-    w = q[:, n:].copy()
+def layer2_forward(z, t, c, K2):
+    """z (T,), t (r,) rows; c (T, n); K2 (2n, 2n) -> w (r, n), A2 (r, K), x = [c h g] (r, 3n)."""
+    r, n, K = len(t), c.shape[1], t[-1] + 1
+    ct, w, x = np.empty((r, n), c.dtype), np.empty((r, n), c.dtype), np.zeros((r, 3 * n), c.dtype)
+    for i in range(r):
+        for k in range(n):
+            ct[i, k] = x[i, k] = c[t[i], k]
+    q = np.dot(ct, K2[n:])
+    for i in range(r):
+        for k in range(2 * n):
+            q[i, k] += K2[z[t[i]], k]
+        for k in range(n):
+            w[i, k] = q[i, n + k]
     A2 = np.dot(w, c[:K].T)
-    for i in range(len(t)):
+    for i in range(r):
         u, row, h = q[i], A2[i], x[i, n:2 * n]
         largest = row[0] + u[z[0]]
         for s in range(t[i] + 1):
@@ -244,20 +259,26 @@ def layer2_forward(z, t, c, E2, P2):
             h[k] /= total
         for s in range(t[i] + 1):
             row[s] /= total
-        row[t[i] + 1:] = 0
-    x[:, :n] = c[t]
-    x[:, 2 * n:] = np.dot(A2, c[:K])
+        for s in range(t[i] + 1, K):
+            row[s] = 0
+    g = np.dot(A2, c[:K])
+    for i in range(r):
+        for k in range(n):
+            x[i, 2 * n + k] = g[i, k]
     return w, A2, x
 
 
 @njit(cache=True, nogil=True)
-def layer2_backward(z, t, c, P2, w, A2, x, dx, dc, dE2, dP2):
-    """dx = [dc dh dg] (r, 3n); adds to dc (T, n), dE2 and dP2 (n, 2n)."""
-    n, K = c.shape[1], t[-1] + 1
-    dg, dq = dx[:, 2 * n:].copy(), np.zeros((len(t), 2 * n), c.dtype)
+def layer2_backward(z, t, c, K2, w, A2, x, dx, dc, dK2):
+    """x, dx = [dc dh dg] (r, 3n); adds to dc (T, n) and dK2 (2n, 2n)."""
+    r, n, K = len(t), c.shape[1], t[-1] + 1
+    ct, dg, dq = np.empty((r, n), c.dtype), np.empty((r, n), c.dtype), np.zeros((r, 2 * n), c.dtype)
+    for i in range(r):
+        for k in range(n):
+            ct[i, k], dg[i, k] = x[i, k], dx[i, 2 * n + k]
     dS = np.dot(dg, c[:K].T)
-    dc[:K] += np.dot(A2.T, dg)
-    for i in range(len(t)):
+    add(dc, np.dot(A2.T, dg))
+    for i in range(r):
         row, A, dh, du = dS[i], A2[i], dx[i, n:2 * n], dq[i]
         mean = x[i, 0] * 0
         for k in range(n, 3 * n):
@@ -265,88 +286,91 @@ def layer2_backward(z, t, c, P2, w, A2, x, dx, dc, dE2, dP2):
         for s in range(t[i] + 1):
             row[s] = A[s] * (row[s] + dh[z[s]] - mean)
             du[z[s]] += row[s]
-        row[t[i] + 1:] = 0
-    dc[:K] += np.dot(dS.T, w)
-    dq[:, n:] = np.dot(dS, c[:K])
-    dP2 += np.dot(c[t].T, dq)
-    dct = np.dot(dq, P2.T)
-    for i in range(len(t)):
-        dE2[z[t[i]]] += dq[i]
-        dc[t[i]] += dct[i] + dx[i, :n]
+        for s in range(t[i] + 1, K):
+            row[s] = 0
+    add(dc, np.dot(dS.T, w))
+    dw = np.dot(dS, c[:K])
+    for i in range(r):
+        for k in range(n):
+            dq[i, n + k] = dw[i, k]
+    add(dK2[n:], np.dot(ct.T, dq))
+    dct = np.dot(dq, K2[n:].T)
+    for i in range(r):
+        for k in range(2 * n):
+            dK2[z[t[i]], k] += dq[i, k]
+        for k in range(n):
+            dc[t[i], k] += dct[i, k] + dx[i, k]
 
 
-# output: logits_t = T0[z_t] + x_t T, T = [T1; T2; T3],  loss_t as in ops.cross_entropy_forward
+# output: logits_t = T0[z_t] + x_t [T1; T2; T3],  loss_t as in ops.cross_entropy_forward
 #
-# dlogits_tu = scale (p_tu − 1[u = target]),  dT0[z_t] += dlogits_t,  dT += Σ_t x_t dlogits_tᵀ,
-# dx_t = dlogits_t Tᵀ
+# dlogits_tu = scale (p_tu − 1[u = target]),  dT0[z_t] += dlogits_t,  d[T1; T2; T3] += Σ_t x_t dlogits_tᵀ,
+# dx_t = [T1; T2; T3] dlogits_t
 
 @njit(cache=True, nogil=True)
-def cross_entropy(logits, target, scale):
-    """Replace logits (r, V) by dlogits; return the sum of the losses, not scaled."""
+def output(z, t, target, x, T, dT, scale):
+    """T (4n, V), x (r, 3n) -> the sum of the losses, not scaled, and dx; adds to dT. Both directions."""
+    n = T.shape[0] // 4
+    logits = np.dot(x, T[n:])
     loss = scale * 0
-    for i in range(logits.shape[0]):
-        row = logits[i]
-        k = np.argmax(row)
-        largest, at_target, others = row[k], row[target[i]], scale * 0
-        for u in range(row.shape[0]):
+    for i in range(len(t)):
+        row, own, correct = logits[i], z[t[i]], target[t[i]]
+        k = 0
+        for u in range(len(row)):
+            row[u] += T[own, u]
+            if row[u] > row[k]:
+                k = u
+        largest, others, rest = row[k], scale * 0, scale * 0
+        loss += largest - row[correct]
+        for u in range(len(row)):
             row[u] = np.exp(row[u] - largest)
             if u != k:
                 others += row[u]
-        loss += np.log1p(others) + (largest - at_target)
-        row[target[i]] = 0
-        rest = scale * 0
-        for u in range(row.shape[0]):
+        loss += np.log1p(others)
+        for u in range(len(row)):
             row[u] *= scale / (1 + others)
-            rest += row[u]
-        row[target[i]] = -rest
-    return loss
+            if u != correct:
+                rest += row[u]
+        row[correct] = -rest
+        for u in range(len(row)):
+            dT[own, u] += row[u]
+    add(dT[n:], np.dot(x.T, logits))
+    return loss, np.dot(logits, T[n:].T)
 
 
 @njit(cache=True, nogil=True)
-def run_chunk(tables, content, position, factored, tokens, mask, scale, product):
+def run_chunk(tables, exponentials, tokens, mask, scale, product):
     """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale.
 
     `product` is how many multiply-adds a product of a block of rows may take.
     """
-    G1, B1, E2, P2, T0, T1, T2, T3 = tables
-    dG1, dB1, dE2, dP2 = np.zeros_like(G1), np.zeros_like(B1), np.zeros_like(E2), np.zeros_like(P2)
-    dT0, dT1, dT2, dT3 = np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0), np.zeros_like(T0)
-    V, loss = T0.shape[0], scale * 0
+    G1, B1, K2, T = tables
+    content, position, factored = exponentials
+    dG1, dB1, dK2, dT = np.zeros_like(G1), np.zeros_like(B1), np.zeros_like(K2), np.zeros_like(T)
+    V, loss = len(G1), scale * 0
     every = np.arange(V)
-    for b in range(tokens.shape[0]):
-        rows = np.nonzero(mask[b])[0]
+    for b in range(len(tokens)):
+        rows = np.flatnonzero(mask[b])
         if len(rows) == 0:
             continue
         v, z = alphabet(tokens[b, :rows[-1] + 1], V)
-        n = len(v)
-        both = np.concatenate((v, v + V))
-        G1v, contentv = take(G1, v, v), take(content, v, v)
-        E2v, P2v = take(E2, v, both), take(P2, v, both)
-        Tv = np.concatenate((take(T1, v, every), take(T2, v, every), take(T3, v, every)))
-        dG1v, dE2v, dP2v = np.zeros_like(G1v), np.zeros_like(E2v), np.zeros_like(P2v)
-        dTv = np.zeros_like(Tv)
+        v2, v4 = copies(v, V, 2), copies(v, V, 4)
+        G1v, contentv, K2v, Tv = take(G1, v, v), take(content, v, v), take(K2, v2, v2), take(T, v4, every)
+        dG1v, dK2v, dTv = np.zeros_like(G1v), np.zeros_like(K2v), np.zeros_like(Tv)
         c, total = layer1_forward(z, v, G1v, B1, contentv, position, factored)
         dc = np.zeros_like(c)
-        block = max(1, product // (n * max(len(z), 3 * V)))
+        block = max(1, product // (len(v) * max(len(z), 3 * V)))
         for first in range(0, len(rows), block):
             t = rows[first:first + block]
-            w, A2, x = layer2_forward(z, t, c, E2v, P2v)
-            logits = np.dot(x, Tv)
-            for i in range(len(t)):
-                logits[i] += T0[tokens[b, t[i]]]
-            loss += cross_entropy(logits, tokens[b, 1:][t], scale)
-            for i in range(len(t)):
-                dT0[tokens[b, t[i]]] += logits[i]
-            dTv += np.dot(x.T, logits)
-            layer2_backward(z, t, c, P2v, w, A2, x, np.dot(logits, Tv.T), dc, dE2v, dP2v)
+            w, A2, x = layer2_forward(z, t, c, K2v)
+            losses, dx = output(z, t, tokens[b, 1:], x, Tv, dTv, scale)
+            layer2_backward(z, t, c, K2v, w, A2, x, dx, dc, dK2v)
+            loss += losses
         layer1_backward(z, v, G1v, B1, contentv, position, factored, c, total, dc, dG1v, dB1)
         add_at(dG1, v, v, dG1v)
-        add_at(dE2, v, both, dE2v)
-        add_at(dP2, v, both, dP2v)
-        add_at(dT1, v, every, dTv[:n])
-        add_at(dT2, v, every, dTv[n:2 * n])
-        add_at(dT3, v, every, dTv[2 * n:])
-    return loss, (dG1, dB1, dE2, dP2, dT0, dT1, dT2, dT3)
+        add_at(dK2, v2, v2, dK2v)
+        add_at(dT, v4, every, dTv)
+    return loss, (dG1, dB1, dK2, dT)
 
 
 def loss_and_grads(params, tokens, mask, encoding="relative"):
@@ -362,11 +386,11 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
         raise ValueError(f"params: expected float64 or float32, got {dtype}")
     tables = tables_forward(params)
     count = mask.sum(dtype=dtype)
-    shared = (tables, *factors(tables.G1, tables.B1))
-    # As C-contiguous arrays of one layout: the kernels compile once.
-    parts = [p for p in np.array_split(np.arange(len(z)), CHUNKS) if len(p)]
+    exponentials = factors(tables.G1, tables.B1)
+    parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        results = list(pool.map(lambda p: run_chunk(*shared, z[p], mask[p], 1 / count, PRODUCT), parts))
+        results = list(pool.map(
+            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, PRODUCT), parts))
     total, dtables = results[0]
     for loss, more in results[1:]:
         total += loss
@@ -384,8 +408,8 @@ def histories(params, tokens):
     check_length(len(z), params)
     tables, v = tables_forward(params), np.arange(len(params.E))
     content, position, factored = factors(tables.G1, tables.B1)
-    c, _ = layer1_forward(z, v, tables.G1, tables.B1, content, position, factored)
-    _, _, x = layer2_forward(z, np.arange(len(z)), c, tables.E2, tables.P2)
+    c, _ = layer1_forward(z.astype(np.uint32), v, tables.G1, tables.B1, content, position, factored)
+    _, _, x = layer2_forward(z.astype(np.uint32), np.arange(len(z)), c, tables.K2)
     return np.split(x, 3, axis=1)
 
 
@@ -407,8 +431,8 @@ def logits(params, tokens):
     tokens (T,) integers in 0..V−1, 1 ≤ T ≤ L; params float64 or float32. Raises ValueError as `forward`.
     """
     c, h, g = histories(params, tokens)
-    tables = tables_forward(check_params(params))
-    return tables.T0[np.asarray(tokens)] + c @ tables.T1 + h @ tables.T2 + g @ tables.T3
+    T0, T1, T2, T3 = np.split(tables_forward(check_params(params)).T, 4)
+    return T0[np.asarray(tokens)] + c @ T1 + h @ T2 + g @ T3
 
 
 def check_relative(encoding):

@@ -150,10 +150,10 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     else:
         ids = np.broadcast_to(trigger_ids(triggers, V), (n, len(trigger_ids(triggers, V))))
     chosen = np.full((n, V), -1, dtype=np.int64)
-    np.put_along_axis(chosen, ids, draw(*cumulative(pi_o), ids, rng.random(ids.shape)), axis=1)
+    np.put_along_axis(chosen, ids, draw(cumulative(pi_o), ids, rng.random(ids.shape)), axis=1)
     z = np.empty((n, T + 1), dtype=np.int64)
     occurrence = np.empty((n, T), dtype=np.int64)
-    walk(*cumulative(pi_u[None]), *cumulative(pi_b), chosen, rng.random((n, T + 1)), z, occurrence)
+    walk(cumulative(pi_u[None]), cumulative(pi_b), chosen, rng.random((n, T + 1)), z, occurrence)
     return Batch(z, occurrence, chosen)
 
 
@@ -169,7 +169,7 @@ def check_law(name, law, ndim, V=None):
 
 
 def cumulative(law):
-    """Cumulative sums of the rows of `law`, divided by the last, which is then exactly 1; `starts`."""
+    """Sums (rows, V) of the rows of `law`, divided by the last, which is then exactly 1; their `starts`."""
     sums = np.cumsum(law, axis=1)
     sums /= sums[:, -1:]
     return sums, starts(sums)
@@ -205,8 +205,9 @@ def draw_one(sums, start, x):
 
 
 @njit(cache=True)
-def draw(sums, start, rows, x):
-    """sums, start (V, V), rows and x (n, K): a token from the law of each row -> (n, K)."""
+def draw(law, rows, x):
+    """law = cumulative((V, V)), rows and x (n, K): a token from the law of each row -> (n, K)."""
+    sums, start = law
     tokens = np.empty_like(rows)
     for b in range(rows.shape[0]):
         for k in range(rows.shape[1]):
@@ -215,16 +216,20 @@ def draw(sums, start, rows, x):
 
 
 @njit(cache=True)
-def walk(sums_u, start_u, sums_b, start_b, outputs, x, z, occurrence):
-    """Fill z (n, T+1) and occurrence (n, T) from uniform numbers x (n, T+1), one for each token."""
+def walk(unigram, bigram, outputs, x, z, occurrence):
+    """Fill z (n, T+1) and occurrence (n, T) from uniform numbers x (n, T+1), one for each token.
+
+    unigram = cumulative((1, V)), bigram = cumulative((V, V)), outputs (n, V).
+    """
+    sums, start = bigram
     for b in range(z.shape[0]):
-        seen = np.zeros(sums_b.shape[0], np.int64)
-        z[b, 0] = draw_one(sums_u[0], start_u[0], x[b, 0])
+        seen = np.zeros(sums.shape[0], np.int64)
+        z[b, 0] = draw_one(unigram[0][0], unigram[1][0], x[b, 0])
         for t in range(occurrence.shape[1]):
             v = z[b, t]
             if outputs[b, v] >= 0:
                 seen[v] += 1
                 z[b, t + 1] = outputs[b, v]
             else:
-                z[b, t + 1] = draw_one(sums_b[v], start_b[v], x[b, t + 1])
+                z[b, t + 1] = draw_one(sums[v], start[v], x[b, t + 1])
             occurrence[b, t] = seen[v]
