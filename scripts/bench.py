@@ -1,7 +1,7 @@
 """How fast is it: the plain path, the tables and PyTorch side by side, the sampler, and a cold start.
 
-    python scripts/bench.py            about five minutes
-    python scripts/bench.py --quick    below a minute
+    python scripts/bench.py            four widths, the plain path too, cold start
+    python scripts/bench.py --quick    about a minute: d = 128, no plain path, no cold start
 
 Everything that is compared runs in turn, REPEATS times over, so that a busy moment of the machine
 hits all alike; what is printed are medians and the spread. Losses must agree before anything is
@@ -141,7 +141,7 @@ def bench_cold_start():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="d = 128 only, no cold start")
+    parser.add_argument("--quick", action="store_true", help="d = 128 only, no plain path, no cold start")
     parser.add_argument("--d", type=int, action="append", help="widths (default 64, 128, 256, 512)")
     args = parser.parse_args()
     from pydoc_data.topics import topics

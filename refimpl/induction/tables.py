@@ -1,7 +1,7 @@
 """The fast path: the model with relative positions on V×V tables, at a cost per token without d.
 
-With the one-hot histories c_t[v] = Σ_s A1_ts 1[z_s = v] the first layer is x1_t = E[z_t] + Fᵀ c_t,
-F = E Phiᵀ. Whatever the weights, all that the model adds up are then entries of ten tables:
+With the one-hot histories c_t[v] = Σ_s A1_ts 1[z_s = v] the first layer is x1_t = E[z_t] + Pᵀ c_t,
+P = E Phiᵀ. Whatever the weights, all that the model adds up are then entries of ten tables:
 
     S1_ts    = G1[z_t, z_s] + B1[z_t, t−s]
     S2_ts    = EE[z_t, z_s] + EP[z_t]·c_s + (c_t·PE)[z_s] + c_t·PP c_s
@@ -26,8 +26,7 @@ in blocks of rows.
 
 The batch is cut into CHUNKS parts, whatever the number of threads; each adds up its sequences in
 order, and the parts are added in order: the same bits with 1 Numba thread and with many. The parts
-run in Python threads on kernels that release the interpreter: that compiles in a fraction of the
-time that Numba's own parallel loops take.
+run in Python threads, on kernels that release the interpreter: no parallel loop has to be compiled.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +41,7 @@ from refimpl.induction.model import Params, check_batch, check_length, check_par
 
 CHUNKS = 8
 # Products of up to 2^18 multiply-adds are too small for OpenBLAS to start threads of its own, which
-# would fight with ours, and be neither fast nor the same bits for any number of them.
+# would wait for each other inside ours, and could change the last bits.
 PRODUCT = 2 ** 18
 
 
@@ -138,7 +137,7 @@ def add_at(dtable, rows, columns, dlocal):
 
 @njit(cache=True, nogil=True)
 def add(total, part):
-    """Add part (k, m) to the first k rows of total. In words, since slices take long to compile."""
+    """Add part (k, m) to the first k rows of total. In loops, since slices take long to compile."""
     for i in range(part.shape[0]):
         for j in range(part.shape[1]):
             total[i, j] += part[i, j]
