@@ -36,7 +36,7 @@ def test_logits_without_positions(instance):
 
 def loops(z, log_pi_b, Q, b1, beta, gamma, b3, bo):
     """Claim I11 once more, index by index."""
-    T, V, c = len(z), len(log_pi_b), np.exp(b1)
+    T, c = len(z), np.exp(b1)
     A2, logits = np.zeros((T, T)), log_pi_b[z].copy()
     for t in range(T):
         weight = [np.exp(-gamma * (z[s] == z[t]) - beta * c / (c + s)) for s in range(t + 1)]
@@ -212,7 +212,8 @@ MUTANTS = [
     ("clock = np.exp(b1 - log_sum)", "clock = 1 / (1 + s)"),
     ("    A1[:, 0] = clock\n", ""),
     ("A1[:, 0] = clock", "A1[:, -1] = clock"),
-    ("A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))", "A1 = np.tril(np.exp(-log_sum) * np.ones((T, T)))"),
+    ("A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))",
+     "A1 = np.tril(np.exp(-log_sum) * np.ones((T, T)))"),
     ("-gamma * same - beta * clock", "gamma * same - beta * clock"),
     ("-gamma * same - beta * clock", "-gamma * same + beta * clock"),
     ("-gamma * same - beta * clock", "-gamma * same - beta * clock[:, None]"),
