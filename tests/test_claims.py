@@ -27,7 +27,8 @@ def instances(space):
 
 @pytest.mark.parametrize("id", BUILTIN)
 def test_claim_holds(id):
-    @settings(max_examples=15)
+    # A trend is a statement about many instances: as often as the audit tries it.
+    @settings(max_examples=15 if BUILTIN[id].exact else min(BUILTIN[id].cases, 5))
     @given(instances(BUILTIN[id].space))
     def holds(instance):
         outcome = claims.evaluate(BUILTIN[id], instance, TEXT)
@@ -37,7 +38,7 @@ def test_claim_holds(id):
 
 @pytest.mark.parametrize("id", BUILTIN)
 def test_claim_passes_its_audit_and_its_control_fails(id):
-    result = claims.audit(BUILTIN[id], TEXT, cases=8, seed=1)
+    result = claims.audit(BUILTIN[id], TEXT, cases=min(8, BUILTIN[id].cases), seed=1)
     assert result.passed and result.control_failed, result
 
 

@@ -221,10 +221,10 @@ def embedding_slope():
     order in them, hence itself O(d^(−1/2)), and E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the
     remainder bends the line by O(1/d).
 
-    Where it stops. The expansion needs the scores to move by less than about 1: S1 moves by about
-    b1 (V/d)^(1/2), S2 by b2 times as much, a logit by bo times that and by log V (V/d)^(1/2) in WF. Beyond,
-    attention saturates on whatever the interference prefers and the gap stays of order bo. And with U
-    tied to E, U[u]·E[z_t] = 1[u = z_t] + … does not vanish: the gap does not fall at all.
+    Where it stops. WF is read through V embeddings at each end and brings terms of order (V/d)^(1/2),
+    times log V; S1 moves by about b1 (V/d)^(1/2), S2 by b2 times as much. Where these are not small the
+    next order counts, and the line is steeper at its left end: hence few tokens and moderate strengths in
+    the check. If entries keep their variance as d grows, so do all products: the gap grows.
 
     Source: BCBJB23, NLB24 (embeddings that are orthogonal up to d^(−1/2)).
     """
@@ -264,9 +264,10 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     most T^−2 + T^−4 + … times the key t−1; the key t itself gains β c/((c + t)(c + t − 1)) ≤ β/c and loses
     γ: it weighs at most e^(−β/c) = T^−8. Hence A2[t, t−1] ≥ 1 − T^−2 (1 + O(T^−2)).
 
-    Blind spot. An immediate repetition z_{t−1} = z_t is pushed away with the token itself: A2[t, ·] then
-    looks at the last s with z_s ≠ z_t (on ever the same token, at κ). So in "q q" the second q is
-    not seen to follow a q, and an output o_q = q is not found in context. The formula includes this.
+    Blind spot. An immediate repetition z_{t−1} = z_t is pushed away with the token itself. A2[t, ·] then
+    looks at the last s with z_s ≠ z_t if t − s < 2 (c + s)(c + t)/c², which lies between 2 and 8, and
+    else, further into a run, at t itself. So in "q q" the second q is not seen to follow a q, and an
+    output o_q = q is not found in context at once. The formula includes this.
 
     Parameters
     ----------

@@ -1,0 +1,204 @@
+"""Claims I7, I7b and I7c: the first three gradient steps against backpropagation over all sequences."""
+
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from refimpl.induction import Bigram, claims, moments
+from refimpl.induction.claims import TriggerChain
+from tests import audits
+
+I7, I7b, I7c = (claims.first_gradient_is_a_moment, claims.second_gradient_at_leading_order,
+                claims.third_gradient_at_leading_order)
+
+
+def chain(V, T, seed=0, outputs="random"):
+    case = types.SimpleNamespace(rng=np.random.default_rng(seed), control=False)
+    return TriggerChain(case, outputs, V, T)
+
+
+@pytest.fixture
+def laws(rng):
+    """pi_u, pi_b, pi_o, q, T."""
+    bigram = Bigram.random(3, rng)
+    return bigram.pi_u, bigram.pi_b, rng.dirichlet(np.ones(3)), 1, 5
+
+
+@given(audits.instances(I7))
+def test_first_gradient_is_a_moment(instance):
+    assert audits.holds(I7, instance)
+
+
+@settings(max_examples=15)
+@given(audits.instances(I7b))
+def test_second_gradient_leaves_a_remainder_of_second_order(instance):
+    assert audits.holds(I7b, instance)
+
+
+@settings(max_examples=15)
+@given(audits.instances(I7c))
+def test_third_gradient_leaves_a_remainder_of_the_next_order(instance):
+    assert audits.holds(I7c, instance)
+
+
+def test_pair_moments_equal_enumeration(laws):
+    *_, T = laws
+    J = moments.pair_moments(*laws)
+    sequences, probabilities = claims.sequence_distribution(*laws)
+    counted = np.zeros_like(J)
+    r, s = np.indices((T, T))
+    for z, probability in zip(sequences, probabilities):
+        counted[z[-1], r, s, z[r], z[s]] += probability
+    np.testing.assert_allclose(J, counted, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(J.sum(axis=(0, 3, 4)), 1, rtol=1e-14)
+
+
+def test_enumeration_follows_the_task(laws):
+    """Frequencies in sampled text, of sequences that end with the trigger, label included."""
+    from refimpl.induction import sample
+    pi_u, pi_b, pi_o, q, _ = laws
+    T, n = 3, 200_000
+    tokens = sample(Bigram((0, 1, 2), pi_u, pi_b), n, T, np.random.default_rng(1), [q],
+                    np.tile(pi_o, (3, 1))).tokens
+    tokens = tokens[tokens[:, T - 1] == q]
+    sequences, probabilities = claims.sequence_distribution(pi_u, pi_b, pi_o, q, T)
+    frequency = [(tokens == z).all(axis=1).mean() for z in sequences]
+    # Five standard deviations of a binomial frequency.
+    assert (abs(frequency - probabilities) <= 5 * np.sqrt(probabilities / len(tokens))).all()
+
+
+def test_label_has_its_posterior_law_not_its_prior(laws):
+    """Given z_{T−1} = q, outputs that lead back to q are more probable than they were drawn."""
+    posterior = moments.pair_moments(*laws)[:, 0, 0].sum(axis=(1, 2))
+    assert abs(posterior - laws[2]).max() > 0.01
+    sequences, probabilities = claims.sequence_distribution(*laws)
+    np.testing.assert_allclose(np.bincount(sequences[:, -1], probabilities), posterior, rtol=1e-13)
+
+
+def test_without_context_only_the_output_law_is_learned():
+    one = chain(3, 1)
+    A, B, WF, WF_mixed = moments.first_gradient(moments.pair_moments(*one.laws))
+    expected = np.outer(one.laws[2] - 1 / 3, np.arange(3) == one.q)
+    for table in (A, B, WF, WF_mixed):
+        np.testing.assert_allclose(table, expected, atol=1e-16)
+
+
+def test_uniform_outputs_without_context_teach_nothing(laws):
+    pi_u, pi_b, _, q, _ = laws
+    for table in moments.first_gradient(moments.pair_moments(pi_u, pi_b, np.full(3, 1 / 3), q, 1)):
+        assert abs(table).max() <= 1e-16
+
+
+def test_first_gradient_has_no_other_component():
+    """WO and WF rebuilt from the four tables are the whole gradient; WK1 and WK2 have none."""
+    c = chain(3, 4)
+    A, B, WF, WF_mixed = moments.first_gradient(moments.pair_moments(*c.laws))
+    down = c.descent(c.frame)
+    E, U, image = c.frame.E, c.frame.U, c.frame.E @ c.frame.Phi.T
+    np.testing.assert_allclose(down.WO, U.T @ (A @ E + B @ image) @ c.frame.WV.T, atol=1e-15)
+    np.testing.assert_allclose(down.WF, U.T @ (WF @ E + WF_mixed @ image), atol=1e-15)
+    assert abs(down.WK1).max() <= 1e-15 and abs(down.WK2).max() <= 1e-15
+
+
+@pytest.mark.parametrize("path, power", [("keys", 3), ("values", 1)])
+def test_wk1_learns_at_first_through_the_values_not_through_wk2(path, power):
+    """A full step of WO alone moves WK1 at order η; without its part on WV Phi E, WK2 must help."""
+    c, sizes = chain(3, 4), []
+    down = c.descent(c.frame)
+    values = c.frame.E @ c.frame.WV.T
+    WO = down.WO @ values.T @ values if path == "keys" else down.WO
+    for step in (0.05, 0.025):
+        params = c.frame._replace(WO=step * WO)
+        if path == "keys":
+            assert abs(c.descent_of_WK1(params)).max() <= 1e-16
+            params = params._replace(WK2=step * c.descent(params).WK2)
+        sizes.append(np.linalg.norm(c.descent_of_WK1(params)))
+    assert np.log2(sizes[0] / sizes[1]) == pytest.approx(power, abs=0.1)
+
+
+def test_shortest_chains_agree_at_leading_order():
+    """T = 2, below the range of I7c: with two tokens and uniform outputs its remainder all but vanishes."""
+    for seed, outputs in ((0, "random"), (1, "uniform")):
+        c = chain(2, 2, seed, outputs)
+        J, step = moments.pair_moments(*c.laws), 1e-3
+        A, B = moments.first_gradient(J)[:2]
+        params = c.frame._replace(WO=step * c.descent(c.frame).WO)
+        np.testing.assert_allclose(c.descent_of_WK1(params) / step, moments.third_gradient_by_values(J, B),
+                                   rtol=10 * step, atol=10 * step * abs(B).max())
+        np.testing.assert_allclose(c.descent_of_WK2(params).WK2_mixed / step,
+                                   moments.second_gradient(J, A, B).WK2_mixed,
+                                   rtol=10 * step, atol=10 * step * abs(A).max())
+
+
+def test_one_token_has_nothing_to_attend_to():
+    J = moments.pair_moments(*chain(3, 1).laws)
+    A, B = moments.first_gradient(J)[:2]
+    for result in (*moments.second_gradient(J, A, B), moments.third_gradient_by_values(J, B),
+                   moments.third_gradient_by_keys(J, A, np.ones(3))):
+        assert (result == 0).all()
+
+
+@pytest.mark.parametrize("change", [
+    {"pi_u": np.ones(2) / 2}, {"pi_o": np.ones((3, 1))}, {"pi_b": np.ones((3, 2))}, {"q": 3}, {"q": -1},
+    {"T": 0}, {"pi_u": [1.0, 0, 0], "T": 1}])
+def test_pair_moments_refuse(change, laws):
+    arguments = {**dict(zip(("pi_u", "pi_b", "pi_o", "q", "T"), laws)), **change}
+    with pytest.raises(ValueError, match="expected|nothing to condition on"):
+        moments.pair_moments(**arguments)
+
+
+MUTANTS = [
+    ("P_o[q] = np.arange(V) == o", "P_o[:, q] = np.arange(V) == o"),
+    ("P_o[q] = np.arange(V) == o", "P_o[o] = np.arange(V) == q"),
+    ("P_o[q] = np.arange(V) == o", "pass"),
+    ("power[T - 1 - s][:, q]", "power[T - 1 - s][q]"),
+    ("power[T - 1 - s][:, q]", "power[s][:, q]"),
+    ("(pi_u @ power[r])", "(pi_u @ power[s])"),
+    ("(pi_u @ power[r])", "(pi_u @ power[r].T)"),
+    ("* power[s - r] *", "* power[s - r].T *"),
+    ("J[o, r, s] = pi_o[o] * joint", "J[o, r, s] = joint"),
+    ("return J / probability", "return J"),
+    ("np.arange(1, T + 1)[:, None]", "np.arange(1, T + 1)"),
+    ("np.arange(1, T + 1)[:, None]", "np.arange(2, T + 2)[:, None]"),
+    ("return np.eye(T) - 1 / T", "return np.eye(T)"),
+    ("return np.eye(T) - 1 / T", "return np.eye(T) - 1 / (T + 1)"),
+    ("y = np.eye(V) - 1 / V", "y = np.eye(V)"),
+    ("y = np.eye(V) - 1 / V", "y = 1 / V - np.eye(V)"),
+    ("A = y.T @ single.mean(axis=1)", "A = y.T @ single.sum(axis=1)"),
+    ("averaging(T).mean(axis=0), single", "averaging(T).mean(axis=1), single"),
+    ("averaging(T).mean(axis=0), single", "averaging(T)[-1], single"),
+    ("np.outer(y.T @ posterior, is_q), A)", "np.outer(y.T @ posterior, is_q), B)"),
+    ("posterior = single[:, -1].sum(axis=1)", "posterior = np.full(V, 1 / V)"),
+    ("by_A, by_B = np.einsum(\"oi,orsij->rsj\", A, J)", "by_A, by_B = np.einsum(\"oi,orsji->rsj\", A, J)"),
+    ("np.einsum(\"oi,orsij->rsj\", B, J)", "np.einsum(\"oi,orsij->rsj\", A, J)"),
+    ("np.einsum(\"oi,orsij->rsj\", B, J)", "np.einsum(\"io,orsij->rsj\", B, J)"),
+    ("omega.T @ R @ key, by_B)) / T", "omega @ R @ key, by_B)) / T"),
+    ("omega.T @ R @ key, by_B)) / T", "R @ key, by_B)) / T"),
+    ("omega.T @ R @ key, by_B)) / T", "omega.T @ R @ key, by_B))"),
+    ("R @ key, by_A)", "key, by_A)"),
+    ("column(np.eye(T)), column(omega)", "column(omega), column(np.eye(T))"),
+    ("column(np.eye(T)), column(omega)", "column(np.eye(T)), column(omega.T)"),
+    ("gain = np.einsum(\"oj,ossij->s\", B, J)", "gain = np.einsum(\"jo,ossij->s\", B, J)"),
+    ("gain = np.einsum(\"oj,ossij->s\", B, J)", "gain = np.einsum(\"oj,ossij->s\", B.T, J)"),
+    ("np.einsum(\"oi,j,orsij->rs\", A, d, J)", "np.einsum(\"oi,j,orsij->sr\", A, d, J)"),
+    ("np.einsum(\"oi,j,orsij->rs\", A, d, J)", "np.einsum(\"io,j,orsij->rs\", A, d, J)"),
+    ("by_distance(centring(T) @ product)", "by_distance(product)"),
+    ("by_distance(centring(T) @ product)", "by_distance(product @ centring(T))"),
+    ("gain[t, t - delta] - mean[t]", "gain[t, t - delta]"),
+    ("gain[t, t - delta] - mean[t]", "gain[t, t - delta] + mean[t]"),
+    ("gain[t, t - delta] - mean[t]", "gain[t, delta] - mean[t]"),
+    ("/ (t + 1) for t in", "/ (t + 2) for t in"),
+    ("for t in range(delta, T))", "for t in range(delta + 1, T))"),
+    ("for delta in range(T)]) / T", "for delta in range(T)])"),
+]
+
+
+@pytest.mark.parametrize("old, new", MUTANTS)
+def test_mutants_of_the_moments_are_caught(old, new):
+    assert audits.caught(moments, old, new, [I7, I7b, I7c])
+
+
+def test_the_unmutated_moments_are_not_caught():
+    assert not audits.caught(moments, "return J / probability", "return J / (probability)", [I7, I7b, I7c])

@@ -1,0 +1,98 @@
+"""Claim I6, and the flag that gives it its whole range."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from refimpl import claims
+from refimpl.__main__ import main
+from refimpl.induction import claims as induction, theory
+from tests import audits
+
+I6 = induction.gap_of_random_embeddings
+
+
+INSTANCE = dict(V=8, T=16, strength=0.5)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Widths that cost little, over the same factor of 4 as the default ones."""
+    monkeypatch.setattr(induction, "WIDTHS", (96, 136, 192, 272, 384))
+
+
+def test_gap_falls_with_the_root_of_the_width(small):
+    held = [audits.holds(I6, {**INSTANCE, "seed": seed}) for seed in range(5)]
+    assert sum(held) >= 4       # an interval of 99 % misses one true slope in a hundred
+
+
+def test_entries_that_keep_their_variance_break_it(small):
+    assert not any(audits.holds(I6, {**INSTANCE, "seed": seed}, control=True) for seed in range(3))
+
+
+@pytest.mark.parametrize("slope", [-0.25, -1.0, 0.0, 0.5])
+def test_other_slopes_are_caught(slope, small):
+    assert audits.caught(theory, "return -0.5", f"return {slope}", [I6], cases=3)
+
+
+def test_full_uses_all_widths(monkeypatch):
+    monkeypatch.setattr(induction, "ALL_WIDTHS", (8, 16, 32))
+    seen = []
+    original = induction.init
+    monkeypatch.setattr(induction, "init", lambda V, d, *rest: (seen.append(d), original(V, d, *rest))[1])
+    claims.evaluate(I6, {**INSTANCE, "seed": 0}, audits.TEXT, full=True)
+    assert sorted(set(seen)) == [8, 16, 32]
+
+
+def counting(exact, seen):
+    result = () if exact else (1.0,)
+
+    @claims.claim("X", "x", source="", provenance="derived", control="", exact=exact, cases=3, n=(1, 9))
+    def check(case, n):
+        seen.append(case.full)
+        return (0.0, float(case.control), *result)
+    return check
+
+
+@pytest.mark.parametrize("exact, instances", [(True, 30), (False, 3)])
+def test_full_multiplies_the_instances_of_exact_claims_alone(exact, instances):
+    seen = []
+    assert claims.audit(counting(exact, seen), "", full=True).instances == instances
+    assert all(seen)
+    assert claims.audit(counting(exact, seen), "").instances == 3
+    assert claims.audit(counting(exact, seen), "", cases=2, full=True).instances == 2
+
+
+def test_trends_are_not_shrunk_with_full():
+    seen = []
+
+    @claims.claim("X", "x", source="", provenance="derived", control="", exact=False, cases=1, n=(1, 9))
+    def wrong(case, n):
+        seen.append(n)
+        return 0.0, 9.0, 1.0
+    result = claims.audit(wrong, "", full=True)
+    assert not result.passed and result.failure["n"] == 1 and len(seen) <= 3
+
+
+def test_the_command_line_passes_full_on(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text("from refimpl.claims import claim\n"
+                    "@claim('X', 'x', source='', provenance='derived', control='', n=(1, 2))\n"
+                    "def check(case, n):\n"
+                    "    return 1.0, 1.0 + (case.full or case.control)\n")
+    assert main(["audit", "--from", str(file)]) == 0
+    assert main(["audit", "--from", str(file), "--full"]) == 1
+    out = capsys.readouterr().out
+    assert " 250 " in out and "--full --instance" in out
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 2 ** 31 - 1))
+def test_gaps_are_of_order_one_over_root_d(seed):
+    """One width: the gap is between 0.1 and 30 times d^(−1/2), the logits being of order one to ten."""
+    from refimpl.induction import Bigram, construct, forward, init
+    rng, d = np.random.default_rng(seed), 256
+    bigram, z = Bigram.random(6, rng), rng.integers(0, 6, 8)
+    params = construct(init(6, d, 8, rng), bigram, [0], 1, 1, 1)
+    gap = forward(params, z).logits - theory.logits(z, np.log(bigram.pi_b), [0], 1, 1, 1)
+    assert 0.1 <= np.sqrt(np.mean(gap ** 2) * d) <= 30
