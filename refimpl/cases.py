@@ -4,7 +4,7 @@ A case names the mistake that it is meant to catch (`refimpl.diagnose.MISTAKES`)
 plants that mistake and asserts that the arrays of the case change. Everything is float64 and small.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -61,6 +61,16 @@ def produce(case):
             _, grads = system.loss_and_grads(params, case.tokens, case.labels, **case.setting)
 
 
+def names(model):
+    """The names of the arrays of a model, in the order of comparison."""
+    params, trace = SYSTEMS[model].Params._fields, SYSTEMS[model].Trace._fields
+    steps = [f"{step}.{kind}.{field}" for step in ("sgd1", "sgd3") for kind in ("param", "momentum")
+             for field in params]
+    return ["input.tokens", f"input.{LABELS[model]}", *(f"param.{field}" for field in params),
+            *(f"trace.{field}" for field in trace), "loss",
+            *(f"grad.{field}" for field in reversed(params)), *steps]
+
+
 def named(prefix, fields):
     """Yield prefix.field and array for every field."""
     for name, value in zip(fields._fields, fields):
@@ -80,12 +90,12 @@ def forward_setting(case):
 # Sizes are distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
 
 def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=2, constructed=False, first=None,
-                     constant=False, scored="all", scale_U=1.0, train_length=None, strengths=(4, 5, 3)):
+                     constant=False, scored="all", scale_U=1.0, train_length=None):
     """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
     if constructed:
         frame = induction.orthonormal_frame(V, L, rng, encoding)
-        params = induction.construct(frame, induction.Bigram.random(V, rng), [0], *strengths,
-                                     encoding, train_length)
+        params = induction.construct(frame, induction.Bigram.random(V, rng), [0], b1=4,
+                                     b2=5, bo=3, encoding=encoding, train_length=train_length)
     else:
         params = induction.init(V, d, L, rng)
         params = induction.Params(*(w + rng.normal(0, d ** -0.5, w.shape) for w in params))
@@ -133,7 +143,7 @@ def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n
     return params, tokens[:, :length], targets, {"activation": activation, "slot": slot}
 
 
-DRAW = {"induction": induction_inputs, "recall": recall_inputs}
+DRAW: dict[str, Callable] = {"induction": induction_inputs, "recall": recall_inputs}
 MOVING = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 
 
@@ -148,7 +158,7 @@ def build(model, name, flags, catches, why, inputs, **moving):
 
 
 # model, name, flags, the mistake that is planted, why, inputs, and what is not usual in SGD
-CASES = (
+CASES: tuple[tuple, ...] = (
     ("induction", "random-relative", "relative, causal", "relative offset reversed",
      "pos[t - s], not pos[s - t]: a negative index is silently taken from the end.", {}),
     ("induction", "random-absolute", "absolute, causal", "masked scores count as 0",
