@@ -19,7 +19,7 @@ TOLERANCES = {
     "float32": {"input": 0.0, "param": 1e-6, "trace": 1e-4, "loss": 1e-3, "grad": 1e-3,
                 "sgd1": 1e-3, "sgd3": 1e-3}}
 REASON = ("rounding (2e-16 and 1e-7), times the few dozen terms of a sum, times logits near 1e3 whose "
-          "rounding the exponential turns into a relative error; measured ports stay ten times below")
+          "rounding the exponential turns into a relative error; PyTorch and JAX stay a hundred times below")
 CLOSE = {8: 1e-8, 4: 3e-3}      # by bytes in their dtype: an explanation must come this near
 
 
@@ -29,7 +29,7 @@ class Report(NamedTuple):
     name: str                           # <model>/<case>
     problems: list                      # lines: what could not be compared at all
     checked: int = 0                    # arrays compared
-    missing: tuple = ()                 # names that they left out
+    missing: tuple = ()                 # names left out, beside those of inputs and parameters
     departing: tuple = ()               # names of those beyond tolerance, in order
     worst: float = 0.0                  # largest relative error of all
     worst_name: Optional[str] = None
@@ -90,8 +90,9 @@ def compare_arrays(ours, theirs, precision, problems=()):
         problems.append("no arrays to compare")
     departing = tuple(name for name in found if found[name][0] > tolerances[group(name)])
     worst = max(found, key=lambda name: found[name][0], default=None)
-    report = Report(ours.name, problems, len(found), tuple(n for n in ours.arrays if n not in theirs),
-                    departing, found[worst][0] if worst else 0.0, worst)
+    missing = tuple(name for name in ours.arrays
+                    if name not in theirs and group(name) not in ("input", "param"))
+    report = Report(ours.name, problems, len(found), missing, departing, found[worst][0] if worst else 0.0, worst)
     if not departing:
         return report
     first = departing[0]
