@@ -87,9 +87,9 @@ def forward_setting(case):
     return {key: value for key, value in case.setting.items() if key != "slot"}
 
 
-# Sizes are distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
+# Sizes are mostly distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
 
-def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=2, constructed=False, first=None,
+def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, first=None,
                      constant=False, scored="all", scale_U=1.0, train_length=None):
     """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
     if constructed:
@@ -119,11 +119,12 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=2, construc
     return params._replace(U=params.U * scale_U), tokens, mask, {"encoding": encoding}
 
 
-def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n=2, B=2, d=5, dp=3, m=11,
-                  constructed=False, lam=4.0, attention="random", length=None, constant=False, zeros=0):
+def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n=2, B=3, d=5, dp=3, m=11,
+                  constructed=False, lam=4.0, attention="random", length=None, constant=False, zeros=0,
+                  apart=False):
     """Params, tokens (B, T), targets (B,) and setting."""
     facts = recall.Facts.latin(N, R, rng)
-    prompts = recall.sample(facts, n, B, rng)
+    prompts = recall.sample(facts, n, B, rng, collision_free=apart)
     tokens, targets, (start, stop) = getattr(prompts, step)()
     V, L = 2 * N + R, 2 * n + 2
     if constructed:
@@ -144,7 +145,8 @@ def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n
 
 
 DRAW: dict[str, Callable] = {"induction": induction_inputs, "recall": recall_inputs}
-MOVING = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+# lr is not 1 − momentum: a factor of either is then told from the other.
+MOVING = {"lr": 0.07, "momentum": 0.9, "weight_decay": 0.01}
 
 
 def build(model, name, flags, catches, why, inputs, **moving):
@@ -192,7 +194,7 @@ CASES: tuple[tuple, ...] = (
      {"scored": "uneven", "B": 3}),
     ("induction", "constructed-relative", "constructed, relative", "scores scaled by 1/√d",
      "Weights written by hand, with strong scores; there is no 1/√d.",
-     {"constructed": True, "V": 3, "L": 7}),
+     {"constructed": True, "V": 3, "L": 8}),
     ("induction", "constructed-absolute", "constructed, absolute", "encodings swapped",
      "Absolute positions are added to the embeddings, not to the keys only.",
      {"constructed": True, "encoding": "absolute", "V": 3, "L": 6}),
@@ -232,7 +234,8 @@ CASES: tuple[tuple, ...] = (
      "The hand-written quadratic memory; d(x²) = 2x dx.", {"constructed": True, "n": 1, "N": 3, "R": 2}),
     ("recall", "tied-logits", "tied logits, constructed", "ties left out of the sum",
      "Uniform attention: the recall step ties between the answers of the prompt.",
-     {"step": "recall", "constructed": True, "attention": "uniform", "n": 1, "N": 4, "R": 2}),
+     {"step": "recall", "constructed": True, "attention": "uniform", "n": 1, "N": 4, "R": 2,
+      "apart": True}),
     ("recall", "large-logits", "large logits, constructed", "softmax overflows",
      "Logits near 1e3: exp overflows unless the largest is subtracted first.",
      {"constructed": True, "n": 1, "N": 3, "R": 2, "lam": 3e3, "attention": "uniform"},

@@ -8,8 +8,8 @@ Format, version 1
 Each case is one folder, DIR/v1/<model>/<case>/, with `arrays.npz` (NumPy arrays, no pickles) and
 `manifest.json`. A port writes THEIRS/v1/<model>/<case>/arrays.npz with the same array names; it needs
 no manifest, and may leave arrays out: what is there is checked, what is not is listed (inputs and
-parameters, which it was given, are not missed). Any other name
-is an error. THEIRS may be float64 or float32, in either byte order.
+parameters, which it was given, are not missed). Any other name is an error. THEIRS may be float64 or
+float32, in either byte order.
 
 Arrays of model "induction" (B sequences of T positions, V tokens, width d, L ≥ T position vectors):
 
