@@ -1,4 +1,4 @@
-"""The command line: `python -m refimpl audit | explain`."""
+"""The command line: `python -m refimpl audit | explain | vectors`."""
 
 import argparse
 import inspect
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl import __version__, claims
+from refimpl import __version__, claims, vectors
 
 WIDTH = 79          # of the page that `explain` prints
 
@@ -21,8 +21,11 @@ examples:
   python -m refimpl audit --claim I3 --cases 1000  one claim, a thousand instances
   python -m refimpl audit --from my_claims.py      your own derivation
   python -m refimpl explain I5                     a claim, its derivation, one instance in numbers
+  python -m refimpl vectors write V                test vectors for a port in another framework
+  python -m refimpl vectors check V THEIRS         what the port gets wrong, and what it looks like
 
-exit status: 0 all is well, 1 a claim failed or its control passed, 2 bad usage, 130 interrupted
+exit status: 0 all is well, 1 a claim failed, its control passed or a port departs, 2 bad usage,
+130 interrupted
 """
 
 
@@ -75,6 +78,7 @@ def build_parser():
                              help="claims from this file in place of the project's own")
         command.add_argument("--text", metavar="FILE",
                              help="text (UTF-8) in place of Python's language reference")
+    add_vectors(commands)
     return parser
 
 
@@ -276,6 +280,54 @@ def side_by_side(predicted, observed):
     order = np.sort(np.argsort(-np.abs(p), kind="stable")[:6])
     rows = [f"{'predicted':>24} {'observed':>24}"] + [f"{p[i]:24.16g} {o[i]:24.16g}" for i in order]
     return "\n".join(rows + ([f"{'…':>24} {'…':>24}  ({p.size} numbers)"] if p.size > 6 else []))
+
+
+# vectors
+
+def add_vectors(commands):
+    """`vectors write DIR` and `vectors check DIR THEIRS`."""
+    parser = commands.add_parser("vectors", help="test vectors for ports to other frameworks",
+                                 description="Write test vectors, or hold a port's arrays against them. "
+                                             "The format: python -m pydoc refimpl.vectors")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    write = actions.add_parser("write", help="write the vectors into an empty or a vectors folder")
+    write.set_defaults(run=run_vectors_write)
+    write.add_argument("folder", metavar="DIR")
+    check = actions.add_parser(
+        "check", help="compare arrays in .npz files with the vectors",
+        description="Compare THEIRS/v1/<model>/<case>/arrays.npz with DIR and diagnose. The JSON holds "
+                    "`precision`, `passed` and a list `cases`; each entry has name, passed, problems, "
+                    "checked, missing, departing, worst (null if not finite), worst_name, and of the "
+                    "first array that departs error, where, detail, allowed, diagnosis.")
+    check.set_defaults(run=run_vectors_check)
+    check.add_argument("folder", metavar="DIR")
+    check.add_argument("theirs", metavar="THEIRS")
+    check.add_argument("--precision", choices=["float64", "float32"], default="float64",
+                       help="which tolerances (default float64)")
+    check.add_argument("--model", choices=["induction", "recall"], help="only the cases of one model")
+    check.add_argument("--json", metavar="FILE", help="write the reports to FILE as JSON")
+
+
+def run_vectors_write(args):
+    """`vectors write`: write all cases; 0."""
+    count, size = vectors.write(args.folder)
+    print(f"{count} cases, {size / 1e6:.1f} MB in {Path(args.folder) / 'v1'}")
+    return 0
+
+
+def run_vectors_check(args):
+    """`vectors check`: a report on each case; 0 if all passed, else 1."""
+    reports = []
+    for report in vectors.check_folder(args.folder, args.theirs, args.precision, args.model):
+        reports.append(report)
+        print(report, flush=True)
+    print(vectors.conclusion(reports))
+    passed = all(report.passed for report in reports)
+    if args.json is not None:
+        content = {"precision": args.precision, "passed": passed,
+                   "cases": [report.as_json() for report in reports]}
+        write_whole(args.json, json.dumps(content, indent=2) + "\n")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,261 @@
+"""The cases of the test vectors: what each is there for, its inputs, and the arrays it holds.
+
+A case names the mistake that it is meant to catch (`refimpl.diagnose.MISTAKES`); writing the vectors
+plants that mistake and asserts that the arrays of the case change. Everything is float64 and small.
+"""
+
+from typing import Any, Callable, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from refimpl import induction, recall, sgd
+
+SYSTEMS = {"induction": induction, "recall": recall}
+LABELS = {"induction": "mask", "recall": "targets"}
+
+
+class Case(NamedTuple):
+    """One case: inputs, settings, and the reason why it is there."""
+
+    model: str          # "induction" or "recall"
+    name: str
+    why: str
+    flags: tuple        # of strings: the bugs that it catches
+    catches: str        # the mistake that is planted when it is written
+    seed: int
+    setting: dict       # encoding, or activation and slot
+    sgd: dict           # lr, momentum, weight_decay, trained
+    params: Any         # induction.Params or recall.Params
+    tokens: np.ndarray  # (B, T+1), or (B, T) for recall
+    labels: np.ndarray  # mask (B, T) bool, or targets (B,)
+
+
+def arrays(case, last=None):
+    """The named arrays of a case in the order of comparison, up to the one named `last`."""
+    result = {}
+    for name, value in produce(case):
+        result[name] = np.array(value, order="C")
+        if name == last:
+            break
+    return result
+
+
+def produce(case):
+    """Yield name and array: inputs, parameters, trace, loss, gradients, three SGD steps."""
+    system, params = SYSTEMS[case.model], case.params
+    yield "input.tokens", case.tokens
+    yield f"input.{LABELS[case.model]}", case.labels
+    yield from named("param", params)
+    yield from named("trace", system.forward(params, first_sequence(case), **forward_setting(case)))
+    loss, grads = system.loss_and_grads(params, case.tokens, case.labels, **case.setting)
+    yield "loss", np.asarray(loss)
+    yield from reversed(list(named("grad", grads)))     # as backpropagation reaches them
+    buffers = None
+    for step in (1, 2, 3):
+        params, buffers = sgd.step(params, grads, buffers, **case.sgd)
+        if step != 2:
+            yield from named(f"sgd{step}.param", params)
+            yield from named(f"sgd{step}.momentum", buffers)
+        if step != 3:
+            _, grads = system.loss_and_grads(params, case.tokens, case.labels, **case.setting)
+
+
+def names(model):
+    """The names of the arrays of a model, in the order of comparison."""
+    params, trace = SYSTEMS[model].Params._fields, SYSTEMS[model].Trace._fields
+    steps = [f"{step}.{kind}.{field}" for step in ("sgd1", "sgd3") for kind in ("param", "momentum")
+             for field in params]
+    return ["input.tokens", f"input.{LABELS[model]}", *(f"param.{field}" for field in params),
+            *(f"trace.{field}" for field in trace), "loss",
+            *(f"grad.{field}" for field in reversed(params)), *steps]
+
+
+def named(prefix, fields):
+    """Yield prefix.field and array for every field."""
+    for name, value in zip(fields._fields, fields):
+        yield f"{prefix}.{name}", value
+
+
+def first_sequence(case):
+    """The tokens that the first trace is of: those that predict, or the whole prompt."""
+    return case.tokens[0, :-1] if case.model == "induction" else case.tokens[0]
+
+
+def forward_setting(case):
+    """The setting without the slot, which only the loss needs."""
+    return {key: value for key, value in case.setting.items() if key != "slot"}
+
+
+# Sizes are mostly distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
+
+def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, first=None,
+                     constant=False, scored="all", scale_U=1.0, train_length=None):
+    """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
+    if constructed:
+        frame = induction.orthonormal_frame(V, L, rng, encoding)
+        params = induction.construct(frame, induction.Bigram.random(V, rng), [0], b1=4,
+                                     b2=5, bo=3, encoding=encoding, train_length=train_length)
+    else:
+        params = induction.init(V, d, L, rng)
+        params = induction.Params(*(w + rng.normal(0, d ** -0.5, w.shape) for w in params))
+    tokens = rng.integers(0, V, (B, T + 1))
+    if constructed:
+        tokens[:, [1, T - 1]] = 0       # a trigger early on, and again where its output is asked for
+    if first is not None:
+        tokens[:, 0] = first
+    if constant:
+        tokens[:] = 0
+    mask = np.zeros((B, T), bool)
+    mask[:, -1] = True
+    if scored == "all":
+        mask[:] = True
+    elif scored == "some":
+        mask[:, ::2] = True
+    elif scored == "uneven":
+        mask[0] = True
+    elif scored == "one":
+        mask[1:] = False
+    return params._replace(U=params.U * scale_U), tokens, mask, {"encoding": encoding}
+
+
+def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n=2, B=3, d=5, dp=3, m=11,
+                  constructed=False, lam=4.0, attention="random", length=None, constant=False, zeros=0,
+                  apart=False):
+    """Params, tokens (B, T), targets (B,) and setting."""
+    facts = recall.Facts.latin(N, R, rng)
+    prompts = recall.sample(facts, n, B, rng, collision_free=apart)
+    tokens, targets, (start, stop) = getattr(prompts, step)()
+    V, L = 2 * N + R, 2 * n + 2
+    if constructed:
+        params = recall.construct(facts, n, lam, activation)
+    else:
+        shapes = ((V, d), (V, d), (L, dp), (d + dp, d + dp), (m, d), (m,), (d, m))
+        params = recall.Params(*(rng.normal(0, 0.7, shape) for shape in shapes))
+    width = len(params.WKQ)
+    if attention == "random":
+        params = params._replace(WKQ=rng.normal(0, width ** -0.5, (width, width)))
+    elif attention == "positions":
+        params.WKQ[-L:, -L:] = rng.normal(0, 1, (L, L))
+    params.W1[:zeros], params.b1[:zeros] = 0, 0
+    if constant:
+        tokens[:] = tokens[:, :1]
+    slot = (start, stop) if slot else None
+    return params, tokens[:, :length], targets, {"activation": activation, "slot": slot}
+
+
+DRAW: dict[str, Callable] = {"induction": induction_inputs, "recall": recall_inputs}
+# lr is not 1 − momentum: a factor of either is then told from the other.
+MOVING = {"lr": 0.07, "momentum": 0.9, "weight_decay": 0.01}
+
+
+def build(model, name, flags, catches, why, inputs, **moving):
+    """Draw one case, with a generator seeded by its name: cases do not depend on each other."""
+    seed = crc32(f"{model}/{name}".encode())
+    params, tokens, labels, setting = DRAW[model](np.random.default_rng(seed), **inputs)
+    settings = {**MOVING, **moving}
+    settings.setdefault("trained", params._fields)
+    return Case(model, name, why, tuple(flags.split(", ")), catches, seed, setting, settings, params,
+                tokens, labels)
+
+
+# model, name, flags, the mistake that is planted, why, inputs, and what is not usual in SGD
+CASES: tuple[tuple, ...] = (
+    ("induction", "random-relative", "relative, causal", "relative offset reversed",
+     "pos[t - s], not pos[s - t]: a negative index is silently taken from the end.", {}),
+    ("induction", "random-absolute", "absolute, causal", "masked scores count as 0",
+     "Keys after the query are excluded; a score of 0 is not no weight.", {"encoding": "absolute"}),
+    ("induction", "causal", "causal, relative", "mask includes the future",
+     "No position may see a later one.", {"T": 8, "B": 3}),
+    ("induction", "one-position", "T = 1, first token", "query excluded from its keys",
+     "With T = 1 the only key is the query itself; s < t leaves nothing.", {"T": 1, "B": 3}),
+    ("induction", "two-tokens", "V = 2", "sigmoid in place of softmax",
+     "A vocabulary of two is still a softmax over two logits.", {"V": 2}),
+    ("induction", "one-sequence", "one sequence, softmax axis", "softmax over the wrong axis",
+     "Without a batch axis, axes are counted otherwise; attention sums to 1 over keys s.", {"B": 1}),
+    ("induction", "several-sequences", "several sequences, targets", "targets shifted by one position",
+     "Position t predicts token t + 1, in each of several sequences.", {"B": 4}),
+    ("induction", "trigger-first", "first token, constructed", "missing first token",
+     "The first token is a trigger whose only key is itself: an artefact that must be kept.",
+     {"constructed": True, "first": 0, "V": 3, "L": 6}),
+    ("induction", "repeated-tokens", "repeated tokens", "repeated tokens overwrite the gradient",
+     "One token throughout: the gradient of its embedding is a sum over positions.", {"constant": True}),
+    ("induction", "tied-logits", "tied logits", "ties left out of the sum",
+     "U = 0 makes all logits equal: loss log V, and at first only U has a gradient.", {"scale_U": 0.0}),
+    ("induction", "large-logits", "large logits", "softmax overflows",
+     "Logits near 1e3: exp overflows unless the largest is subtracted first.", {"scale_U": 300.0},
+     {"lr": 1e-6}),
+    ("induction", "masked-positions", "masked positions", "mask of the loss ignored",
+     "Only some positions are in the loss.", {"scored": "some"}),
+    ("induction", "one-masked-position", "masked positions", "mean over all positions, not the mask",
+     "One position in the loss: the mean divides by 1, not by B T.", {"scored": "one"}),
+    ("induction", "uneven-masks", "masked positions, several sequences", "mean of the sequences' means",
+     "Masks of different sizes: one mean over all of the mask, not a mean of means.",
+     {"scored": "uneven", "B": 3}),
+    ("induction", "constructed-relative", "constructed, relative", "scores scaled by 1/√d",
+     "Weights written by hand, with strong scores; there is no 1/√d.",
+     {"constructed": True, "V": 3, "L": 8}),
+    ("induction", "constructed-absolute", "constructed, absolute", "encodings swapped",
+     "Absolute positions are added to the embeddings, not to the keys only.",
+     {"constructed": True, "encoding": "absolute", "V": 3, "L": 6}),
+    ("induction", "beyond-training-absolute", "beyond training length, absolute", "positions wrap around",
+     "Positions from the training length 3 on have no memory, and do not start again at 0.",
+     {"constructed": True, "encoding": "absolute", "V": 3, "L": 6, "train_length": 3}),
+    ("induction", "beyond-training-relative", "beyond training length, relative", "offsets clipped",
+     "Offsets beyond those seen in training have a vector of their own.", {"T": 9}),
+    ("induction", "plain-sgd", "no momentum, no weight decay", "momentum always on",
+     "Momentum 0 and weight decay 0: the plain step.", {}, {"momentum": 0.0, "weight_decay": 0.0}),
+    ("induction", "decay-only", "no momentum, weight decay", "weight decay ignored",
+     "Weight decay without momentum.", {}, {"momentum": 0.0, "weight_decay": 0.1}),
+    ("induction", "momentum-only", "momentum", "momentum with dampening",
+     "Momentum without weight decay: the buffer adds up whole gradients.", {}, {"weight_decay": 0.0}),
+    ("induction", "momentum-and-decay", "momentum, weight decay", "weight decay decoupled",
+     "Weight decay is added to the gradient, and so goes through the buffer.", {}, {"weight_decay": 0.1}),
+    ("induction", "trained-fields", "trained fields", "all fields move",
+     "Only the four memories move; there are gradients of all nine.", {},
+     {"trained": ("WK1", "WK2", "WO", "WF")}),
+    ("recall", "infer-slot", "slot, square", "slot ignored",
+     "The step that infers the relation: only relations compete.", {}),
+    ("recall", "infer-vocabulary", "whole vocabulary, square", "slot always on",
+     "The same step, all tokens competing.", {"slot": False}),
+    ("recall", "recall-slot", "slot, square", "slot one too long",
+     "The step that recalls the answer: the slot ends before its stop.", {"step": "recall"}),
+    ("recall", "recall-vocabulary", "whole vocabulary, one sequence", "embeddings tied",
+     "The answers among all tokens, one prompt; U is not E.", {"step": "recall", "slot": False, "B": 1}),
+    ("recall", "relu", "ReLU, momentum", "momentum with Nesterov",
+     "Random weights and ReLU; momentum as it is, without looking ahead.", {"activation": "relu"}),
+    ("recall", "relu-at-zero", "ReLU at 0", "derivative of ReLU at 0 is not 0",
+     "Units exactly at 0, where the derivative is taken as 0; a maximum may split it in halves.",
+     {"activation": "relu", "zeros": 4}),
+    ("recall", "relu-constructed", "ReLU, constructed", "bias left out",
+     "The hand-written ReLU memory, whose bias silences half-matched keys.",
+     {"activation": "relu", "constructed": True, "n": 1, "N": 3, "R": 2}),
+    ("recall", "square-constructed", "square, constructed", "derivative of the square lacks its 2",
+     "The hand-written quadratic memory; d(x²) = 2x dx.", {"constructed": True, "n": 1, "N": 3, "R": 2}),
+    ("recall", "tied-logits", "tied logits, constructed", "ties left out of the sum",
+     "Uniform attention: the recall step ties between the answers of the prompt.",
+     {"step": "recall", "constructed": True, "attention": "uniform", "n": 1, "N": 4, "R": 2,
+      "apart": True}),
+    ("recall", "large-logits", "large logits, constructed", "softmax overflows",
+     "Logits near 1e3: exp overflows unless the largest is subtracted first.",
+     {"constructed": True, "n": 1, "N": 3, "R": 2, "lam": 3e3, "attention": "uniform"},
+     {"lr": 1e-7, "trained": ("WKQ",)}),
+    ("recall", "positions-only", "position-only attention", "WKQ used transposed",
+     "Queries index the rows of WKQ, keys its columns.",
+     {"constructed": True, "attention": "positions", "n": 2, "N": 3, "R": 2}),
+    ("recall", "one-token", "T = 1, first token", "query excluded from its keys",
+     "A prompt of one token: the query is its own and only key.", {"length": 1}),
+    ("recall", "repeated-tokens", "repeated tokens", "repeated tokens overwrite the gradient",
+     "One token throughout: content is the same everywhere, positions are not.", {"constant": True}),
+    ("recall", "first-token", "first token", "missing first token",
+     "The first subject counts like every other.", {"B": 3}),
+    ("recall", "several-prompts", "several sequences, learning rate", "learning rate applied twice",
+     "Five prompts, and attention alone is trained, as in fine-tuning.",
+     {"B": 5}, {"trained": ("WKQ",), "lr": 0.3}),
+)
+
+
+def all_cases():
+    """Yield every case, drawn."""
+    for model, name, flags, catches, why, inputs, *moving in CASES:
+        yield build(model, name, flags, catches, why, inputs, **(moving[0] if moving else {}))

@@ -1,0 +1,454 @@
+"""Test vectors: what is stored, what is caught, what is named, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refimpl import cases, diagnose, mistakes, vectors
+from refimpl.__main__ import main
+
+STORED = Path(__file__).parent / "vectors"
+FLAGS = {"T = 1", "V = 2", "first token", "repeated tokens", "tied logits", "large logits", "relative",
+         "absolute", "beyond training length", "masked positions", "one sequence", "several sequences",
+         "constructed", "square", "ReLU", "ReLU at 0", "slot", "whole vocabulary", "momentum",
+         "no momentum", "weight decay", "no weight decay"}
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Every stored case, by name."""
+    return {vector.name: vector for vector in vectors.read(STORED)}
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A vectors folder with three cases, and right answers to them."""
+    for name in ("induction/causal", "induction/one-position", "recall/relu"):
+        shutil.copytree(STORED / "v1" / name, tmp_path / "V" / "v1" / name)
+        (tmp_path / "theirs" / "v1" / name).mkdir(parents=True)
+        shutil.copy(STORED / "v1" / name / "arrays.npz", tmp_path / "theirs" / "v1" / name)
+    return tmp_path / "V", tmp_path / "theirs"
+
+
+def said(ours, theirs, precision="float64"):
+    """The message of `compare`, which must fail."""
+    with pytest.raises(AssertionError) as error:
+        vectors.compare(ours, theirs, precision)
+    return str(error.value)
+
+
+# What is stored
+
+def test_stored_vectors_are_regenerated(stored):
+    """Across machines: BLAS, LAPACK and exp may round otherwise, so within the tolerances of a port.
+
+    The inputs come from numpy.random.Generator and one QR factorisation; if NumPy ever changes its
+    stream, write the set anew.
+    """
+    drawn = {f"{case.model}/{case.name}": case for case in cases.all_cases()}
+    assert drawn.keys() == stored.keys()
+    for name, case in drawn.items():
+        arrays = cases.arrays(case)
+        vectors.compare(stored[name], arrays)
+        assert list(arrays) == list(stored[name].arrays) == cases.names(case.model)
+        assert json.loads(json.dumps(case.sgd)) == stored[name].manifest["sgd"]
+        assert json.loads(json.dumps(case.setting)) == stored[name].manifest["setting"]
+        assert (case.why, list(case.flags), case.catches) == tuple(
+            stored[name].manifest[key] for key in ("why", "flags", "catches"))
+
+
+def test_stored_vectors_are_small_and_cover_what_they_should(stored):
+    assert len(stored) >= 24
+    assert sum(path.stat().st_size for path in STORED.rglob("*.*") if path.is_file()) < 2.5e6
+    flags = {flag for vector in stored.values() for flag in vector.manifest["flags"]}
+    assert FLAGS <= flags
+    assert all(vector.manifest["why"] for vector in stored.values())
+
+
+def test_the_large_and_the_tied_are_what_they_say(stored):
+    for name in ("induction/large-logits", "recall/large-logits"):
+        assert 500 < np.abs(stored[name].arrays["trace.logits"]).max() < 5000
+    assert not stored["induction/tied-logits"].arrays["trace.logits"].any()
+    at_zero = stored["recall/relu-at-zero"].arrays
+    zero = at_zero["trace.preactivation"] == 0
+    assert zero.sum() == 4 and not at_zero["grad.W1"][zero].any()
+
+
+@pytest.mark.parametrize("name", sorted(f"{case.model}/{case.name}" for case in cases.all_cases()))
+def test_each_case_catches_its_mistake_and_the_checker_explains_it(stored, name):
+    vector = stored[name]
+    catches = vector.manifest["catches"]
+    vectors.assert_catches(vector.case, vector.arrays)
+    for wrong in mistakes.run(catches, vector.case):
+        wrong = {name: a for name, a in wrong.items() if not name.startswith(("input", "param"))}
+        report = diagnose.compare_arrays(vector, wrong, "float32")
+        assert not report.passed
+        # Some look like something simpler too; that is said then.
+        assert report.diagnosis.removesuffix(" (in grad.W2)") == catches or {
+            "scores scaled by 1/√d": "1/√d", "softmax overflows": "not finite",
+            "mean over all positions, not the mask": "mean over all positions",
+            "masked scores count as 0": "mask includes the future",
+            "derivative of the square lacks its 2": "a 2 missing",
+        }[catches] in report.diagnosis
+
+
+def test_a_case_that_catches_nothing_is_not_written(stored):
+    case = stored["recall/one-token"].case
+    with pytest.raises(AssertionError, match="changes nothing"):
+        vectors.assert_catches(case._replace(catches="momentum always on"), cases.arrays(case))
+    with pytest.raises(AssertionError, match="does not apply"):
+        vectors.assert_catches(case._replace(catches="encodings swapped"), cases.arrays(case))
+
+
+# Planted mistakes: a port of its own, in plain NumPy, with one mistake in it
+
+def port(case, future=False, axis=-1, offset=1, first=0):
+    """Trace and loss of induction as a port would write them; recall has an attention of one row.
+
+    future: keys after the query are seen; axis: of the softmax; offset: sign of t − s in pos;
+    first: the first key that is seen.
+    """
+    p, z = case.params, cases.first_sequence(case)
+    T = len(z)
+    t, s = np.indices((T, T))
+    seen = (future | (s <= t)) & ((s >= first) | (t < first))
+    if case.model == "recall":
+        rows = np.concatenate([p.E[z], p.P[:T]], axis=1)
+        scores = rows[-1] @ p.WKQ @ rows.T
+        return {"trace.rows": rows, "trace.scores": scores,
+                "trace.attention": softmax(scores, seen[-1], 0)}
+
+    def run(z):
+        x0 = p.E[z] + (p.pos[:T] if case.setting["encoding"] == "absolute" else 0)
+        S1 = x0 @ p.WK1 @ x0.T
+        if case.setting["encoding"] == "relative":
+            S1 = S1 + (x0 @ p.WK1 @ p.pos.T)[t, offset * (t - s)]
+        A1 = softmax(S1, seen, axis)
+        x1 = x0 + A1 @ x0 @ p.Phi.T
+        S2 = x1 @ p.WK2 @ x1.T
+        A2 = softmax(S2, seen, axis)
+        x2 = x1 + A2 @ x1 @ p.WV.T @ p.WO.T
+        logits = (x2 + x2 @ p.WF.T) @ p.U.T
+        shown = np.where(future | (s <= t), 1, 0)
+        return {"x0": x0, "scores1": S1 * shown, "attention1": A1, "x1": x1, "scores2": S2 * shown,
+                "attention2": A2, "x2": x2, "logits": logits}
+
+    traces = [run(row[:-1]) for row in case.tokens]
+    losses = [np.log(np.exp(trace["logits"]).sum(1)) - trace["logits"][np.arange(T), row[1:]]
+              for trace, row in zip(traces, case.tokens)]
+    return {**{f"trace.{name}": a for name, a in traces[0].items()},
+            "loss": np.mean(np.array(losses)[case.labels])}
+
+
+def softmax(scores, seen, axis):
+    weights = np.exp(scores) * seen
+    return weights / weights.sum(axis, keepdims=True)
+
+
+def sgd_port(case, rule):
+    """Steps 1 and 3 with `rule(w, g, b, lr, mu, wd, number)` -> w, b."""
+    system, p = cases.SYSTEMS[case.model], case.params
+    s, buffers, arrays = case.sgd, [np.zeros_like(w) for w in p], {}
+    for number in (1, 2, 3):
+        _, grads = system.loss_and_grads(p, case.tokens, case.labels, **case.setting)
+        moved = [rule(w, g, b, s["lr"], s["momentum"], s["weight_decay"], number)
+                 if name in s["trained"] else (w, b)
+                 for name, w, g, b in zip(p._fields, p, grads, buffers)]
+        p, buffers = p._make(w for w, _ in moved), [b for _, b in moved]
+        for name, w, b in zip(p._fields, p, buffers):
+            if number != 2:
+                arrays[f"sgd{number}.param.{name}"] = w
+                arrays[f"sgd{number}.momentum.{name}"] = b
+    return arrays
+
+
+def right(w, g, b, lr, mu, wd, number):
+    b = mu * b + g + wd * w
+    return w - lr * b, b
+
+
+def decoupled(w, g, b, lr, mu, wd, number):
+    b = mu * b + g
+    return w * (1 - lr * wd) - lr * b, b
+
+
+def dampening(w, g, b, lr, mu, wd, number):
+    b = g + wd * w if number == 1 else mu * b + (1 - mu) * (g + wd * w)
+    return w - lr * b, b
+
+
+def nesterov(w, g, b, lr, mu, wd, number):
+    g = g + wd * w
+    b = mu * b + g
+    return w - lr * (g + mu * b), b
+
+
+def rate_twice(w, g, b, lr, mu, wd, number):
+    b = mu * b + lr * (g + wd * w)
+    return w - lr * b, b
+
+
+ARRAYS = {
+    "transposed": (lambda a: a.T, "transposed"),
+    "negated": (lambda a: -a, "negated"),
+    "missing 2": (lambda a: a / 2, "a 2 missing"),
+    "sum for mean": (lambda a: 24 * a, "a sum in place of the mean"),
+    "1/√d": (lambda a: a / 7 ** 0.5, ": 1/√d"),
+    "1/T": (lambda a: a / 8, ": 1/T"),
+    "other factor": (lambda a: 1.234 * a, "constant factor 1.234"),
+    "rolled": (lambda a: np.roll(a, 1, axis=0), "shifted by one position"),
+    "shifted": (lambda a: np.concatenate([a[1:], 0 * a[:1]]), "shifted by one position"),
+    "permuted": (lambda a: a[np.random.default_rng(0).permutation(len(a))], "rows permuted"),
+}
+
+
+@pytest.mark.parametrize("name", ["trace.x1", "trace.logits", "grad.WK1", "grad.WO", "sgd1.momentum.WF"])
+@pytest.mark.parametrize("mistake", ARRAYS)
+def test_a_wrong_array_is_named(stored, mistake, name):
+    vector = stored["induction/causal"]     # B = 3, T = 8, d = 7, all 24 positions in the loss
+    change, words = ARRAYS[mistake]
+    message = said(vector, {**vector.arrays, name: change(vector.arrays[name])})
+    assert f"first departs: {name}" in message
+    assert words in message.splitlines()[-1]
+
+
+PLANTED = {
+    "mask includes the future": {"future": True},
+    "softmax over the wrong axis": {"axis": -2},
+    "relative offset reversed": {"offset": -1},
+    "missing first token": {"first": 1},
+}
+
+
+@pytest.mark.parametrize("given", ["everything", "loss only"])
+@pytest.mark.parametrize("words", PLANTED)
+@pytest.mark.parametrize("name", ["causal", "random-absolute", "constructed-relative", "trigger-first"])
+def test_a_wrong_attention_is_named(stored, name, words, given):
+    case = stored[f"induction/{name}"].case
+    if words == "relative offset reversed" and case.setting["encoding"] == "absolute":
+        return      # there is none
+    arrays = port(case, **PLANTED[words])
+    if given == "loss only":
+        arrays = {"loss": arrays["loss"]}
+    assert said(stored[f"induction/{name}"], arrays).endswith(f"looks like: {words}")
+
+
+def test_the_port_itself_is_right(stored):
+    """Control: what is named above is the mistake, not the port."""
+    for name, vector in stored.items():
+        if "large" not in name and "slot" not in vector.manifest["setting"]:
+            vectors.compare(vector, port(vector.case))
+        vectors.compare(vector, sgd_port(vector.case, right))
+
+
+def test_a_missing_first_token_is_named_in_recall(stored):
+    vector = stored["recall/first-token"]
+    assert said(vector, port(vector.case, first=1)).endswith("looks like: missing first token")
+    shorter = vector.case._replace(tokens=vector.case.tokens[:, 1:])
+    assert said(vector, cases.arrays(shorter, "loss") | {"input.tokens": vector.case.tokens}
+                ).endswith("looks like: missing first token")
+
+
+RULES = {"weight decay decoupled": decoupled, "momentum with dampening": dampening,
+         "momentum with Nesterov": nesterov, "learning rate applied twice": rate_twice}
+
+
+@pytest.mark.parametrize("words", RULES)
+@pytest.mark.parametrize("given", ["sgd", "sgd1.param", "sgd3.param"])
+@pytest.mark.parametrize("name", ["induction/momentum-and-decay", "recall/relu", "recall/several-prompts"])
+def test_a_wrong_step_is_named(stored, name, given, words):
+    arrays = {k: a for k, a in sgd_port(stored[name].case, RULES[words]).items() if k.startswith(given)}
+    if given == "sgd1.param" and words in ("weight decay decoupled", "momentum with dampening"):
+        # The first step does not tell them from what is right.
+        vectors.compare(stored[name], arrays)
+    else:
+        assert said(stored[name], arrays).endswith(f"looks like: {words}")
+
+
+def test_float32_passes_as_float32_only(stored):
+    for vector in stored.values():
+        case = vector.case
+        case = case._replace(params=case.params._make(w.astype(np.float32) for w in case.params))
+        arrays = cases.arrays(case)
+        assert arrays["grad.E"].dtype == np.float32
+        vectors.compare(vector, arrays, "float32")
+        assert said(vector, arrays).endswith("float32 precision only (passes with --precision float32)")
+
+
+def test_a_mistake_in_float32_is_named(stored):
+    vector = stored["induction/causal"]
+    arrays = {name: a.astype(np.float32) for name, a in vector.arrays.items() if a.dtype.kind == "f"}
+    arrays["grad.WV"] = arrays["grad.WV"].T.copy()
+    assert said(vector, arrays).endswith("looks like: transposed (in grad.WV)")
+    assert said(vector, arrays, "float32").endswith("looks like: transposed")
+
+
+def test_what_nobody_knows_is_said_so(stored, rng):
+    vector = stored["induction/causal"]
+    x2 = vector.arrays["trace.x2"]
+    message = said(vector, {"trace.x2": x2 + np.where(np.indices(x2.shape).sum(0) == 5, 0.5, 0)})
+    assert "looks like: no mistake that is known here" in message
+    assert "1 of 1 arrays depart" in message and "first departs: trace.x2 at [" in message
+
+
+# Bad input
+
+def damage(file, change):
+    """Rewrite an arrays.npz with changed arrays."""
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    change(arrays)
+    np.savez(file, **arrays)
+
+
+def put(name, value):
+    return lambda file: damage(file, lambda arrays: arrays.update({name: value}))
+
+
+BAD_ANSWERS = {
+    "missing file": (Path.unlink, "arrays.npz: No such file"),
+    "truncated": (lambda f: f.write_bytes(f.read_bytes()[:5000]), "arrays.npz: File is not a zip file"),
+    "empty": (lambda f: f.write_bytes(b""), "arrays.npz: File is not a zip file"),
+    "no arrays": (lambda f: np.savez(f), "no arrays to compare"),
+    "flipped byte": (lambda f: f.write_bytes(f.read_bytes()[:4000] + b"!!!!" + f.read_bytes()[4004:]),
+                     "Bad CRC-32"),
+    "object array": (put("loss", np.array([{}], dtype=object)), "loss: Object arrays cannot be loaded"),
+    "extra array": (put("grad.W3", np.zeros(3)), "grad.W3: no such array"),
+    "extra name with a path": (put("../loss", np.zeros(3)), "../loss: no such array"),
+    "complex": (put("loss", np.array(1j)), "loss: dtype complex128, expected float64 or float32"),
+    "half": (put("loss", np.array(1, np.float16)), "loss: dtype float16, expected float64 or float32"),
+    "text": (put("loss", np.array("1.0")), "loss: dtype <U3, expected float64 or float32"),
+    "float tokens": (put("input.tokens", np.zeros((3, 9))), "input.tokens: dtype float64, expected int"),
+    "wrong tokens": (put("input.tokens", np.zeros((3, 9), int)), "first departs: input.tokens at ["),
+    "wrong shape": (put("trace.x0", np.zeros((2, 3))), "trace.x0, shape (2, 3), expected (8, 7)"),
+    "NaN": (put("trace.x0", np.full((8, 7), np.nan)), "looks like: not finite: 56 of 56 entries"),
+    "infinite": (put("loss", np.array(np.inf)), "looks like: not finite: 1 of 1 entries"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ANSWERS)
+def test_a_bad_answer_is_one_line_and_the_others_are_checked(copy, capsys, bad):
+    change, words = BAD_ANSWERS[bad]
+    change(copy[1] / "v1/induction/causal/arrays.npz")
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    out = capsys.readouterr().out
+    assert words in out and "2 of 3 cases passed" in out
+    assert len([line for line in out.splitlines() if line.startswith("    ")]) in (1, 3)
+
+
+def edit(**changes):
+    """Change the manifest."""
+    def change(folder):
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}), encoding="utf-8")
+    return change
+
+
+BAD_VECTORS = {
+    "tampered": (lambda f: put("loss", np.array(1.0))(f / "arrays.npz"), "SHA-256"),
+    "no arrays": (lambda f: (f / "arrays.npz").unlink(), "arrays.npz: No such file"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json: No such file"),
+    "not JSON": (lambda f: (f / "manifest.json").write_text("{"), "manifest.json: not JSON"),
+    "not an object": (lambda f: (f / "manifest.json").write_text("[]"), "expected schema 1, got None"),
+    "not UTF-8": (lambda f: (f / "manifest.json").write_bytes(b"\xff"), "manifest.json: not JSON"),
+    "schema": (edit(schema=2), "expected schema 1, got 2"),
+    "seed": (edit(seed="x"), "seed: expected int, got 'x'"),
+    "path": (edit(case="../causal"), "got 'induction' and '../causal'"),
+    "encoding": (edit(setting={"encoding": "rotary"}), "encoding: expected one of relative, absolute"),
+    "no encoding": (edit(setting={}), "manifest.json: 'encoding'"),
+    "rate": (edit(sgd={"lr": -1, "momentum": 0, "weight_decay": 0, "trained": []}), "lr: expected"),
+    "arrays": (edit(arrays={}), "arrays: expected those of the model"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_VECTORS)
+def test_bad_vectors_are_one_line_and_the_others_are_checked(copy, capsys, bad):
+    change, words = BAD_VECTORS[bad]
+    change(copy[0] / "v1/induction/causal")
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    out = capsys.readouterr().out
+    assert words in out and "2 of 3 cases passed" in out
+    with pytest.raises(ValueError):
+        vectors.load(copy[0], "induction", "causal")
+
+
+def test_unknown_cases_and_folders_are_refused(copy, capsys):
+    (copy[1] / "v1/induction/casual").mkdir()
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    assert "no such case" in capsys.readouterr().out
+    for case in ("../causal", "a/b", "a\\b", "..", "", 3):
+        with pytest.raises(ValueError, match="path separators"):
+            vectors.load(copy[0], "induction", case)
+    for folders in ((copy[0] / "v1", copy[1]), (copy[0], copy[1] / "none")):
+        assert main(["vectors", "check", *map(str, folders)]) == 2
+        assert "expected" in capsys.readouterr().err
+    (copy[0] / "v1").rename(copy[0] / "v7")
+    assert main(["vectors", "check", *map(str, copy)]) == 2
+    assert "got v7" in capsys.readouterr().err
+
+
+def test_a_pickle_is_never_opened(copy, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "opened",)
+
+    file = copy[1] / "v1/recall/relu/arrays.npz"
+    np.savez(file, loss=np.array([Trap()], dtype=object))
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    assert not (tmp_path / "opened").exists()
+
+
+# The command
+
+def test_check_says_what_is_missing_and_writes_json(copy, capsys, tmp_path):
+    file = copy[1] / "v1/recall/relu/arrays.npz"
+    damage(file, lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith("sgd")])
+    report = tmp_path / "report.json"
+    assert main(["vectors", "check", *map(str, copy), "--json", str(report)]) == 0
+    assert "28 not there: sgd1.param.*, sgd1.momentum.*, sgd3.param.*" in capsys.readouterr().out
+    content = json.loads(report.read_text())
+    assert content["passed"] and content["precision"] == "float64" and len(content["cases"]) == 3
+    damage(file, lambda arrays: arrays.update(loss=-arrays["loss"]))
+    put("trace.y", np.full(5, np.nan))(file)
+    assert main(["vectors", "check", *map(str, copy), "--json", str(report), "--model", "recall"]) == 1
+    case, = json.loads(report.read_text())["cases"]
+    assert case["departing"] == ["trace.y", "loss"] and case["error"] is None and not case["passed"]
+    assert case["name"] == "recall/relu" and case["where"] == [0]
+
+
+def test_compare_passes_and_returns_what_was_missing(stored):
+    vector = stored["recall/one-token"]
+    report = vectors.compare(vector, {"loss": vector.arrays["loss"].astype(">f8")})
+    assert report.passed and report.checked == 1 and "grad.E" in report.missing
+
+
+def test_write_is_deterministic_and_replaces_vectors(tmp_path, monkeypatch):
+    drawn = list(cases.all_cases())[:2]
+    monkeypatch.setattr(cases, "all_cases", lambda: iter(drawn))
+    assert main(["vectors", "write", str(tmp_path / "V")]) == 0
+    first = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert main(["vectors", "write", str(tmp_path / "V")]) == 0
+    assert first == {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert [path.name for path in (tmp_path / "V").iterdir()] == ["v1"]
+
+
+def test_write_refuses_other_folders_and_leaves_nothing_half_written(tmp_path, monkeypatch, capsys, copy):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    for folder in (tmp_path / "mine", copy[1], tmp_path / "mine/notes.txt"):
+        assert main(["vectors", "write", str(folder)]) == 2
+        assert "nothing was written" in capsys.readouterr().err
+
+    def interrupted():
+        yield next(iter(drawn))
+        raise KeyboardInterrupt
+
+    drawn = cases.all_cases()
+    before = sorted(copy[0].rglob("*"))
+    monkeypatch.setattr(cases, "all_cases", interrupted)
+    for folder in (copy[0], tmp_path / "new"):
+        assert main(["vectors", "write", str(folder)]) == 130
+    assert sorted(copy[0].rglob("*")) == before and not list((tmp_path / "new").glob("*"))
