@@ -3,7 +3,7 @@
     python -m refimpl vectors write V
     python scripts/crosscheck_torch.py V [OUT]      # OUT keeps the arrays of this port
 
-Gradients are autograd's and the steps torch.optim.SGD's. Takes about 15 s. The exit status is 0 if
+Gradients are autograd's and the steps torch.optim.SGD's. Takes about a minute. The exit status is 0 if
 every array of every case and the losses of both training runs agree.
 """
 
