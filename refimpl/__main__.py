@@ -161,8 +161,8 @@ def print_failure(args, result):
     if result.failure is not None:
         words = ", ".join(f"{name}={value}" for name, value in result.failure.items())
         print(f"     smallest failing instance: {words}")
-    if result.message:
-        print(f"     {result.message}")
+    if result.message or result.worst == np.inf:
+        print(f"     {result.message or 'shapes that differ, or numbers that are not finite'}")
     if result.failure is None and not result.control_failed:
         print(f"     the control passed ({result.claim.control}): the check cannot fail")
     elif result.failure is not None:

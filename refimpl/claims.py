@@ -123,7 +123,7 @@ def evaluate(claim, instance, text, control=False, full=False):
                             + (")" if claim.exact else ", allowed)"))
         return Outcome(distance(*result), "", result[0], result[1])
     except Exception as error:      # a claim that raises has failed; the others still run
-        return Outcome(math.inf, f"{type(error).__name__}: {error}", None, None)
+        return Outcome(math.inf, f"{type(error).__name__}: {error}".partition("\n")[0], None, None)
 
 
 def distance(predicted, observed, allowed=None):
@@ -265,8 +265,8 @@ def load(path):
             raise ImportError("not a Python file")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}".partition("\n")[0]) from error
     claims = collect(module)
     ids = [c.id for c in claims]
     if not claims:

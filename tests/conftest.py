@@ -11,3 +11,11 @@ settings.load_profile("refimpl")
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what tests recorded under "say": how many mutants were caught."""
+    for report in terminalreporter.getreports("passed"):
+        for name, line in report.user_properties:
+            if name == "say":
+                terminalreporter.write_line(line)

@@ -62,6 +62,37 @@ def test_failing_claim_prints_an_instance_and_the_command_that_shows_it_again(ca
     assert run(capsys, "audit", "--claim", "X2", "--from", path, "--instance", "n=11, seed=0")[0] == 0
 
 
+BROKEN = {
+    "raises": ("raise RuntimeError('first line\\nsecond')", "RuntimeError: first line\n"),
+    "nan": ("return float('nan'), 1.0", "shapes that differ, or numbers that are not finite\n"),
+    "shapes": ("return [1.0] * 3, [1.0] * 4", "shapes that differ, or numbers that are not finite\n"),
+    "nothing": ("return None", "TypeError: the claim returned NoneType, not (predicted, observed)\n")}
+
+
+def test_broken_claims_fail_in_one_line_each_and_the_others_still_run(capsys, tmp_path):
+    path, out = tmp_path / "mine.py", tmp_path / "out.json"
+    path.write_text(MINE + "".join(
+        f"\n@claim({name!r}, 'broken', source='s', provenance='derived', control='c', n=(1, 5))\n"
+        f"def {name}(case, n):\n    {body}\n" for name, (body, _) in BROKEN.items()))
+    status, printed, _ = run(capsys, "audit", "--from", path, "--json", out)
+    assert status == 1 and "second" not in printed
+    for _, message in BROKEN.values():
+        assert f"     {message}" in printed
+    entries = {entry["id"]: entry["passed"] for entry in json.loads(out.read_text())["claims"]}
+    assert entries == {"X1": True, "X2": False, **dict.fromkeys(BROKEN, False)}
+
+
+@pytest.mark.parametrize("content, message", [
+    ("def (", "SyntaxError"), ("x = 1", "expected claims"), ("1 / 0", "ZeroDivisionError"),
+    ("raise SystemExit(0)", "SystemExit"), ("raise ValueError('one\\ntwo')", "ValueError: one")])
+def test_a_claims_file_that_cannot_be_loaded_is_a_usage_error_in_one_line(capsys, tmp_path, content,
+                                                                          message):
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    status, _, err = run(capsys, "audit", "--from", path)
+    assert status == 2 and message in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("argv, message", [
     (["audit", "--claim", "I99"], "unknown claim I99; the claims are M1, M2, M3, I1"),
     (["audit", "--cases", "0"], "expected an integer >= 1"),

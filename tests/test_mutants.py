@@ -81,9 +81,9 @@ def attack(monkeypatch, module, wanted, names, equivalent):
             put(patch, module, wanted, namespace)
             if survives(called.get(function, ())):
                 survivors.append((function, change))
-    print(f"{module.__name__}: {count - len(survivors)} of {count} mutants caught, "
-          f"{len(survivors)} equivalent")
     assert count > 10 and sorted(survivors) == sorted(equivalent)
+    return (f"{module.__name__}: {count - len(survivors)} of {count} mutants caught, "
+            f"{len(survivors)} equivalent")
 
 
 SYSTEM_I = ("I1", "I2", "I3", "I4", "I5", "I6", "I11")
@@ -152,5 +152,5 @@ EQUIVALENT_R = {
      EQUIVALENT_R)],
     ids=["ops", "induction.model", "recall.model", "associative", "induction.theory",
          "induction.moments", "recall.theory"])
-def test_every_mutant_is_caught(monkeypatch, module, wanted, names, equivalent):
-    attack(monkeypatch, module, wanted, names, equivalent)
+def test_every_mutant_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
+    record_property("say", attack(monkeypatch, module, wanted, names, equivalent))

@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
 
 from refimpl.induction import Bigram, claims, nopos, theory
-from tests import audits
 
 I11 = claims.previous_token_without_positions
 ZERO = dict(b1=0.0, beta=0.0, gamma=0.0, b3=0.0, bo=0.0)
@@ -27,11 +25,6 @@ def marked(rng, T, V, repeats=True):
             if z[t] == z[t - 1]:
                 z[t] = (z[t] + 1) % (V - 1)
     return z
-
-
-@given(audits.instances(I11))
-def test_logits_without_positions(instance):
-    assert audits.holds(I11, instance)
 
 
 def loops(z, log_pi_b, Q, b1, beta, gamma, b3, bo):
@@ -205,46 +198,11 @@ def test_bad_sizes_are_named(rng):
         theory.sharp_strengths(1)
 
 
-MUTANTS = [
-    ("    log_sum[0] = b1\n", ""),
-    ("clock = np.exp(b1 - log_sum)", "clock = np.exp(b1 - log_sum[::-1])"),
-    ("clock = np.exp(b1 - log_sum)", "clock = np.exp(-log_sum)"),
-    ("clock = np.exp(b1 - log_sum)", "clock = 1 / (1 + s)"),
-    ("    A1[:, 0] = clock\n", ""),
-    ("A1[:, 0] = clock", "A1[:, -1] = clock"),
-    ("A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))",
-     "A1 = np.tril(np.exp(-log_sum) * np.ones((T, T)))"),
-    ("-gamma * same - beta * clock", "gamma * same - beta * clock"),
-    ("-gamma * same - beta * clock", "-gamma * same + beta * clock"),
-    ("-gamma * same - beta * clock", "-gamma * same - beta * clock[:, None]"),
-    ("-gamma * same - beta * clock", "-gamma * same"),
-    ("-gamma * same - beta * clock", "-beta * clock[None] * np.ones((T, 1))"),
-    ("matches = A2 @ same", "matches = A1 @ same"),
-    ("matches = A2 @ same", "matches = A2.T @ same"),
-    ("* matches.T)", "* matches)"),
-    ("b3 * np.isin(z, triggers)[:, None] * matches.T", "b3 * matches.T"),
-    ("b3 * np.isin(z, triggers)[:, None] * matches.T", "b3 * np.isin(z, triggers) * matches.T"),
-    ("b3 * np.isin(z, triggers)[:, None]", "np.isin(z, triggers)[:, None]"),
-    ("[z] + bo * A3 @ np.eye(V)[z]", "[z] + A3 @ np.eye(V)[z]"),
-    ("[z] + bo * A3 @ np.eye(V)[z]", "[z] + bo * A2 @ np.eye(V)[z]"),
-    ("[z] + bo * A3 @ np.eye(V)[z]", "[z] - bo * A3 @ np.eye(V)[z]"),
-    ("np.asarray(log_pi_b, float)[z] + bo", "np.asarray(log_pi_b, float).T[z] + bo"),
-    ("np.asarray(log_pi_b, float)[z] + bo", "bo"),
-    ("softmax(row[:t + 1]), np.zeros(len(row) - t - 1)", "softmax(row)[:t + 1], np.zeros(len(row) - t - 1)"),
-]
-
-
-@pytest.mark.parametrize("old, new", MUTANTS)
-def test_mutants_of_the_closed_form_are_caught(old, new):
-    assert audits.caught(theory, old, new, [I11])
-
-
-@pytest.mark.parametrize("old, new", [
-    ("beta = 8 * T * np.log(T)", "beta = 4 * T * np.log(T)"), ("2 * beta / T", "beta / (2 * T)"),
-    ("return np.log(T), beta", "return np.log(T) / 2, beta")])
-def test_sharpness_needs_these_strengths(old, new, rng):
+@pytest.mark.parametrize("b1, beta, gamma", [(1, 0.5, 0.5), (1, 1, 0.25), (0.5, 1, 1)])
+def test_sharpness_needs_these_strengths(b1, beta, gamma, rng):
+    """Controls: with half of one strength, or a quarter, attention is not sharp any more."""
     T, z = 64, marked(rng, 64, 3)
-    mutant = audits.mutated(theory, old, new)
-    A2 = theory.without_positions(z, np.zeros((3, 3)), [0], *mutant.sharp_strengths(T), 0, 0).attention2
+    strengths = np.array([b1, beta, gamma]) * theory.sharp_strengths(T)
+    A2 = theory.without_positions(z, np.zeros((3, 3)), [0], *strengths, 0, 0).attention2
     changes = 1 + np.flatnonzero(z[1:] != z[:-1])
     assert A2[changes, changes - 1].min() < 0.9998

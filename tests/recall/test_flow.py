@@ -1,8 +1,6 @@
-"""Claims R5 to R10 and R14 at their boundaries, what they refuse, and what their checks catch."""
+"""Claims R5 to R10 and R14 at their boundaries, and what they refuse."""
 
-import pathlib
 import types
-import zlib
 
 import numpy as np
 import pytest
@@ -19,24 +17,6 @@ NEW = ("R5", "R6", "R7", "R8", "R9", "R10", "R14")
 # Rates are sums of some hundred products, as in the claims: a few hundred roundings of lam.
 ROUNDING = 1e-12
 strengths = st.sampled_from([0.1, 1.0, 20.0])
-
-
-@st.composite
-def instances(draw, claim):
-    """An instance of the claim: each of its ranges, its ends included."""
-    kinds = {int: st.integers, float: st.floats}
-    space = {name: kinds[type(values[0])](*values) if type(values[0]) in kinds else st.sampled_from(values)
-             for name, values in claim.space.items()}
-    return {**draw(st.fixed_dictionaries(space)), "seed": draw(seeds)}
-
-
-@pytest.mark.parametrize("name", NEW)
-def test_claim_holds(name):
-    @given(instances(CLAIMS[name]))
-    def holds(instance):
-        outcome = claims.evaluate(CLAIMS[name], instance, "")
-        assert not claims.fails(CLAIMS[name], outcome), outcome
-    holds()
 
 
 def model_rate(w, facts, prompts, lam):
@@ -232,103 +212,3 @@ def test_trajectory_says_when_the_solver_fails(monkeypatch):
     monkeypatch.setattr(theory, "solve_ivp", lambda *args, **options: failed)
     with pytest.raises(RuntimeError, match="too stiff"):
         theory.trajectory(np.zeros(3), [1.0], 2, 1.0)
-
-
-# Each mutant replaces one text in one function of theory.py; the claim's own check must see it.
-MUTANTS = [
-    ("R5", "infer_margin", "(R - 1) * np.exp", "R * np.exp"),
-    ("R5", "infer_margin", "wrong / (1 + wrong)", "wrong"),
-    ("R5", "infer_margin", "2 * lam", "lam"),
-    ("R5", "infer_margin", "exp(-m)", "exp(m)"),
-    ("R5", "flow", "(lam * v - m)", "(lam * v - 2 * m)"),
-    ("R5", "flow", "(lam * v - m)", "lam * v"),
-    ("R5", "flow", "(lam * u[:-1] - m)", "(lam * u[:-1] + m)"),
-    ("R5", "flow", "2 * sigma * v *", "2 * sigma * u[:-1] *"),
-    ("R5", "flow", "2 * sigma * u[:-1] * (", "sigma * u[:-1] * ("),
-    ("R5", "flow", "dw[-1] = -2", "dw[-1] = 2"),
-    ("R5", "flow", "alpha[0::2], alpha[1::2]", "alpha[:len(alpha) // 2 + 1], alpha[len(alpha) // 2 + 1:]"),
-    ("R5", "recall_flow", "+ q * u", ""),
-    ("R5", "recall_flow", "(u + alpha_r)", "u"),
-    ("R5", "recall_flow", "e @ u", "e.sum()"),
-    ("R5", "recall_flow", "- alpha @ G", ""),
-    ("R5", "recall_flow", "return -alpha", "return alpha"),
-    ("R5", "recall_flow", "p[n] = -", "p[n] = "),
-    ("R5", "recall_flow", "p = number *", "p ="),
-    ("R5", "recall_flow", "np.delete(p, n)", "np.delete(p, 0)"),
-    ("R5", "answer_classes", "2 * alpha_r * u", "alpha_r * u"),
-    ("R5", "answer_classes", "R - 1, rest", "R, rest"),
-    ("R5", "answer_classes", "lam * u ** 2,", "0 * u,"),
-    ("R6", "gap_rates", "-2", "2"),
-    ("R6", "gap_rates", "-2", "-1"),
-    ("R6", "gap_rates", "sigma * m", "sigma"),
-    ("R6", "gap_rates", "u[:-1] - v", "u[1:] - v"),
-    ("R7", "query_rate", "-2", "2"),
-    ("R7", "query_rate", "-2", "-1"),
-    ("R7", "query_rate", "u[-1]", "u[0]"),
-    ("R8", "growth_rates", "2 * lam * u - m", "lam * u - m"),
-    ("R8", "growth_rates", "2 * lam * u - m", "2 * lam * u"),
-    ("R8", "growth_rates", "-2 * sigma * m * u", "2 * sigma * m * u"),
-    ("R8", "growth_rates", "-2 * sigma * m * u", "-2 * sigma * m"),
-    ("R8", "growth_rates", "2 * (2 * n + 1) * lam", "2 * (2 * n) * lam"),
-    ("R8", "growth_rates", "3 * last - 1", "3 * last"),
-    ("R8", "growth_rates", "2 * (1 - sigma) * m", "2 * sigma * m"),
-    ("R8", "growth_rates", "1 - 2 * n * u", "u"),
-    ("R9", "infer_end_loss", " - 1) *", ") *"),
-    ("R9", "infer_end_loss", "/ 2", ""),
-    ("R9", "infer_end_loss", "exp(-", "exp("),
-    ("R9", "recall_end_point", "(1 - x) *", ""),
-    ("R9", "recall_end_point", "x ** 2", "x"),
-    ("R9", "recall_end_point", "- R) / (R - 1)", "- R) / R"),
-    ("R9", "recall_end_point", "size(\"N\", N, R) - R", "size(\"N\", N, R)"),
-    ("R9", "recall_end_point", "2 * x - 1", "x - 0.5"),
-    ("R10", "trajectory", "flow(w, R, lam) if", "2 * flow(w, R, lam) if"),
-    ("R10", "trajectory", "else recall_flow(w,", "else -recall_flow(w,"),
-    ("R10", "trajectory", "times, rtol", "times / 2, rtol"),
-    ("R10", "trajectory", "rtol=1e-12, atol=1e-12", "rtol=1, atol=1"),
-    ("R10", "flow", "dw[-1] = -2 * sigma * m", "dw[-1] = 0 * m"),
-    ("R14", "gradient_support", "V + np.arange(T)", "np.arange(T)"),
-    ("R14", "gradient_support", "support[V + T - 1, columns] =", "support[V + T - 2, columns] ="),
-    ("R14", "gradient_support", "support[z[-1], columns] =", "support[z[0], columns] ="),
-    ("R14", "gradient_support", "[z, V", "[z[1:], V"),
-    ("R14", "gradient_support", "for z in tokens", "for z in tokens[:1]"),
-]
-
-
-def mutated_theory(name="", old="", new=""):
-    """theory.py with `old` replaced by `new` in the code of one function."""
-    source = pathlib.Path(theory.__file__).read_text(encoding="utf-8")
-    if name:
-        head, mark, tail = source.partition(f"\ndef {name}(")
-        signature, quotes, tail = tail.partition('"""')
-        docstring, end_quotes, tail = tail.partition('"""')
-        code, rest, tail = tail.partition("\n\n\n")
-        assert mark and code.count(old) == 1, "a mutant replaces one text"
-        source = "".join([head, mark, signature, quotes, docstring, end_quotes,
-                          code.replace(old, new), rest, tail])
-    mutant = types.ModuleType("mutant")
-    exec(compile(source, "mutant of theory.py", "exec"), vars(mutant))
-    return mutant
-
-
-def caught(name, monkeypatch, mutant):
-    """Whether any of the audit's own instances fails with this theory."""
-    monkeypatch.setattr(recall_claims, "theory", mutant)
-    claim = CLAIMS[name]
-    streams = np.random.SeedSequence([0, zlib.crc32(name.encode())]).spawn(claim.cases)
-    drawn = (claims.draw(claim.space, np.random.default_rng(s), i) for i, s in enumerate(streams))
-    # By its numbers: a check that raises has caught nothing.
-    outcomes = (claims.evaluate(claim, instance, "") for instance in drawn)
-    return any(claims.fails(claim, outcome) and not outcome.message for outcome in outcomes)
-
-
-@pytest.mark.parametrize("name", NEW)
-def test_theory_itself_passes_the_claims(name, monkeypatch):
-    """Control: what catches the mutants lets the unmutated source pass."""
-    assert not caught(name, monkeypatch, mutated_theory())
-    monkeypatch.undo()
-    assert claims.audit(CLAIMS[name], "").passed
-
-
-@pytest.mark.parametrize("name, function, old, new", MUTANTS)
-def test_mutated_theory_is_caught(name, function, old, new, monkeypatch):
-    assert caught(name, monkeypatch, mutated_theory(function, old, new))
