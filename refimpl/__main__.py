@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl import __version__, claims, vectors
+try:
+    from refimpl import __version__, claims, vectors
+except KeyboardInterrupt:
+    sys.exit(130)
+except RuntimeError as numba_error:      # it finds no folder for compiled code
+    print(f"refimpl: {numba_error}; set NUMBA_CACHE_DIR to a folder that can be written", file=sys.stderr)
+    sys.exit(2)
 
 WIDTH = 79          # of the page that `explain` prints
 
@@ -25,19 +31,22 @@ examples:
   python -m refimpl vectors check V THEIRS         what the port gets wrong, and what it looks like
 
 exit status: 0 all is well, 1 a claim failed, its control passed or a port departs, 2 bad usage,
-130 interrupted
+130 interrupted, 141 the reader of its output stopped reading
 """
 
 
 def main(argv=None):
     """Run the command line; return the exit status."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.command is None:
-        parser.print_help()
-        return 0
     try:
-        return args.run(args)
+        args = parser.parse_args(argv)
+        status = parser.print_help() or 0 if args.command is None else args.run(args)
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, so that the interpreter does not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         print(f"refimpl {args.command}: {error}", file=sys.stderr)
         return 2
@@ -133,6 +142,8 @@ def run_audit(args):
     if args.instance is not None and len(chosen) != 1:
         raise ValueError("--instance: expected exactly one --claim ID with it")
     instance = None if args.instance is None else parse_instance(chosen[0], args.instance)
+    if args.json is not None and (Path(args.json).is_dir() or not os.access(Path(args.json).parent, os.W_OK)):
+        raise ValueError(f"--json: expected a file in a folder that can be written, got {args.json}")
     text = read_text(args.text)
     print(f"{'id':4} {'claim':60} {'provenance':10} {'cases':>5}  {'worst':>7}  {'allowed':>7}  "
           f"{'control':13} verdict")
