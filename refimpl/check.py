@@ -7,6 +7,22 @@ sees them.
 import numpy as np
 
 FLOATS = (np.float64, np.float32, np.complex128)
+LARGEST = 2 ** 31       # no size or number of things in this project comes near it
+
+
+def instance(name, value, kind, expected):
+    """Return `value`, which must be of this class; `expected` names it."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected {expected}, got {type(value).__name__}")
+    return value
+
+
+def asarray(name, values):
+    """Return `values` as an array, if they have one shape."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, got rows of different lengths") from None
 
 
 def integers(name, values, low, high, ndim=None):
@@ -14,7 +30,7 @@ def integers(name, values, low, high, ndim=None):
 
     `ndim`, if given, is the number of axes expected. An array without entries is refused.
     """
-    array = np.asarray(values)
+    array = asarray(name, values)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected integers, got dtype {array.dtype}")
     if ndim is not None and array.ndim != ndim:
@@ -27,12 +43,12 @@ def integers(name, values, low, high, ndim=None):
     return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
 
 
-def integer(name, value, low, high=None):
-    """Return `value` as an int that is at least `low` and, if given, less than `high`."""
+def integer(name, value, low, high=LARGEST):
+    """Return `value` as an int that is at least `low` and less than `high`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise ValueError(f"{name}: expected an integer, got {value!r}")
-    if value < low or (high is not None and value >= high):
-        allowed = f"at least {low}" if high is None else f"in {low}..{high - 1}"
+    if not low <= value < high:
+        allowed = f"at least {low}" if value < low and high == LARGEST else f"in {low}..{high - 1}"
         raise ValueError(f"{name}: expected an integer {allowed}, got {value}")
     return int(value)
 
@@ -49,7 +65,7 @@ def real(name, value, low=-np.inf):
 
 def choice(name, value, allowed):
     """Return `value`, which must be one of the strings `allowed`."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
     return value
 
@@ -59,7 +75,7 @@ def floats(name, values, shape, dtype=None):
 
     The dtype is one of float64, float32, complex128, and equal to `dtype` if that is given.
     """
-    array = np.asarray(values)
+    array = asarray(name, values)
     if array.dtype not in FLOATS or (dtype is not None and array.dtype != dtype):
         expected = "float64, float32 or complex128" if dtype is None else np.dtype(dtype)
         raise ValueError(f"{name}: expected dtype {expected}, got {array.dtype}")
@@ -74,7 +90,7 @@ def floats(name, values, shape, dtype=None):
 
 def mask(name, values, shape):
     """Return `values` as a boolean array of this shape with at least one True."""
-    array = np.asarray(values)
+    array = asarray(name, values)
     if array.dtype != np.bool_ or array.shape != shape:
         raise ValueError(f"{name}: expected dtype bool and shape {shape}, "
                          f"got {array.dtype} and {array.shape}")

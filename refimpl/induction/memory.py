@@ -7,7 +7,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.induction.model import ENCODINGS, Params, check_params
-from refimpl.induction.task import check_law, trigger_ids
+from refimpl.induction.task import Bigram, check_law, trigger_ids
 
 
 def orthonormal_frame(V, L, rng, encoding="relative"):
@@ -76,7 +76,7 @@ def construct(frame, bigram, triggers, b1, b2, bo, encoding="relative", train_le
 
 def log_bigram(bigram, V):
     """log pi_b (V, V), refusing zeros by name."""
-    pi_b = check_law("pi_b", bigram.pi_b, 2, V)
+    pi_b = check_law("pi_b", check.instance("bigram", bigram, Bigram, "induction.Bigram").pi_b, 2, V)
     if pi_b.min() == 0:
         v, u = np.argwhere(pi_b == 0)[0]
         raise ValueError(f"pi_b: expected no zeros, whose logarithm is not finite, got pi_b[{v}, {u}] "

@@ -203,8 +203,7 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
 
 def check_params(params):
     """Return Params of contiguous arrays; raise ValueError unless shapes and dtypes fit together."""
-    if not isinstance(params, Params):
-        raise ValueError(f"params: expected induction.Params, got {type(params).__name__}")
+    check.instance("params", params, Params, "induction.Params")
     E = check.floats("E", params.E, (None, None))
     (V, d), dtype = E.shape, E.dtype
     if V < 2 or d < 1:

@@ -111,8 +111,7 @@ def forward(params, tokens):
 
 def check_params(params):
     """Return Params of contiguous arrays; raise ValueError unless shapes and dtypes fit together."""
-    if not isinstance(params, Params):
-        raise ValueError(f"params: expected nopos.Params, got {type(params).__name__}")
+    check.instance("params", params, Params, "nopos.Params")
     E = check.floats("E", params.E, (None, None))
     V, d = E.shape
     if V < 2 or d < 1:

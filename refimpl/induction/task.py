@@ -43,7 +43,7 @@ class Bigram(NamedTuple):
         on a row without any, and on names that do not match.
         """
         prior = check.real("prior", prior, low=0)
-        counts = np.asarray(counts)
+        counts = check.asarray("counts", counts)
         if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or len(counts) < 2:
             raise ValueError(f"counts: expected shape (V, V) with V >= 2, got {counts.shape}")
         if counts.dtype.kind not in "iuf" or not np.isfinite(counts).all() or counts.min() < 0:
@@ -54,7 +54,8 @@ class Bigram(NamedTuple):
         if rows.min() == 0:
             raise ValueError(f"counts: expected every row to have some, got none in row {rows.argmin()}")
         order = np.argsort(-rows, kind="stable")
-        chars = tuple(range(len(counts))) if chars is None else tuple(chars)
+        chars = tuple(range(len(counts))) if chars is None else tuple(
+            check.instance("chars", chars, (str, tuple, list), "a string, tuple or list"))
         if len(chars) != len(counts):
             raise ValueError(f"chars: expected {len(counts)} names, got {len(chars)}")
         pi_b = (counts / rows[:, None])[np.ix_(order, order)]
@@ -137,6 +138,8 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     Batch. Raises ValueError on sizes, triggers or laws that make no task.
     """
     n, T = check.integer("n", n, 1), check.integer("length", length, 1)
+    check.instance("bigram", bigram, Bigram, "induction.Bigram")
+    check.instance("drawn", drawn, (bool, np.bool_), "a bool")
     pi_b = check_law("pi_b", bigram.pi_b, 2)
     V = len(pi_b)
     pi_u = check_law("pi_u", bigram.pi_u, 1, V)
@@ -159,7 +162,7 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
 
 def check_law(name, law, ndim, V=None):
     """Return `law` as float64 with ndim axes of size V, entries >= 0 and rows that sum to 1."""
-    law = np.asarray(law)
+    law = check.asarray(name, law)
     shape = (len(law) if law.ndim else 0,) * ndim if V is None else (V,) * ndim
     law = check.floats(name, law, shape, np.float64)
     if law.min() < 0 or abs(law.sum(axis=-1) - 1).max() > ROUNDING:

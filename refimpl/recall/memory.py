@@ -4,6 +4,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.recall.model import ACTIVATIONS, Params
+from refimpl.recall.task import Facts
 
 
 def construct(facts, n, lam, activation="square", bias=None):
@@ -31,6 +32,7 @@ def construct(facts, n, lam, activation="square", bias=None):
 
     Source: THEORY R, "constructed memory"; provenance: formalised.
     """
+    check.instance("facts", facts, Facts, "recall.Facts")
     n = check.integer("n", n, 1)
     check.choice("activation", activation, tuple(ACTIVATIONS))
     if check.real("lam", lam, low=0) == 0:

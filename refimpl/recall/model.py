@@ -169,8 +169,7 @@ def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
 
 def check_params(params):
     """Return Params of contiguous arrays; raise ValueError unless shapes and dtypes fit together."""
-    if not isinstance(params, Params):
-        raise ValueError(f"params: expected recall.Params, got {type(params).__name__}")
+    check.instance("params", params, Params, "recall.Params")
     E = check.floats("E", params.E, (None, None))
     (V, d), dtype = E.shape, E.dtype
     U = check.floats("U", params.U, (V, d), dtype)

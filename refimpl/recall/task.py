@@ -149,6 +149,8 @@ def sample(facts, n, count, rng, collision_free=False):
     -------
     Prompts. Raises ValueError on bad sizes, or if no collision-free prompt exists or is found.
     """
+    check.instance("facts", facts, Facts, "recall.Facts")
+    check.instance("collision_free", collision_free, (bool, np.bool_), "a bool")
     N, R = facts.N, facts.R
     n, count = check.integer("n", n, 1, N), check.integer("count", count, 1)
     if collision_free and (n + 1) * R > N:

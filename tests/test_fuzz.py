@@ -1,0 +1,242 @@
+"""Every public function, each argument in turn made wrong: a right result, or an error that names it.
+
+`CALLS` holds one good call for each public function. Each of its arguments (and each field of Params) is
+replaced by variants: the same values in another layout, which must give the same bits, and wrong values,
+shapes and types, which must give a finite result or a ValueError that begins with the name of an argument.
+Arguments are never changed. Formulas (theory, moments, gradcheck) are plain NumPy: they may round
+otherwise in another layout, pass on what is not finite, and raise NumPy's own errors.
+"""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+
+from refimpl import associative, gradcheck, induction, recall, sgd
+from refimpl.induction import ledger, moments, nopos, tables, theory
+
+
+def rng():
+    return np.random.default_rng(7)
+
+
+V, d, L, T, B = 4, 5, 6, 5, 3
+BIGRAM = induction.Bigram.random(V, rng())
+PARAMS = induction.Params(*(np.ascontiguousarray(w + rng().normal(0, 0.3, w.shape))
+                            for w in induction.init(V, d, L, rng())))
+FRAME = induction.orthonormal_frame(V, L, rng())
+NOPOS = nopos.construct(nopos.orthonormal_frame(V, rng()), BIGRAM, [0], 3, 1, 2, 3, 4, 5)
+BATCH = induction.sample(BIGRAM, B, T, rng(), triggers=2)
+TOKENS, MASK = BATCH.tokens, np.arange(B * T).reshape(B, T) % 2 == 0
+LOG_PI_B = np.log(BIGRAM.pi_b)
+J = moments.pair_moments(BIGRAM.pi_u, BIGRAM.pi_b, BIGRAM.pi_b[0], 0, 4)
+FIRST = moments.first_gradient(J)
+FACTS = recall.Facts.latin(12, 3, rng())
+PROMPTS = recall.sample(FACTS, 2, 4, rng())
+RPARAMS = recall.Params(*(w + rng().normal(0, 0.1, w.shape) for w in recall.construct(FACTS, 2, 4.0)))
+RTOKENS, TARGETS, SLOT = PROMPTS.infer()
+U3, V2 = np.array([0.3, 0.2, 0.1]), np.array([0.25, 0.15])
+U_RECALL = np.array([0.3, 0.2, 0.3])
+RELATION = FACTS.relation(np.arange(3)[:, None], np.arange(2))
+ANSWERS = FACTS.answer(np.arange(3)[:, None], np.arange(3))
+PAIRS = rng().normal(0, 1, (2, 3, 4))
+_, GRADS = induction.loss_and_grads(PARAMS, TOKENS, MASK)
+
+CALLS = {
+    induction.Bigram.from_counts: dict(counts=np.arange(1.0, 10).reshape(3, 3), chars="abc", prior=0.5),
+    induction.Bigram.from_text: dict(text="the cat sat", V=4, prior=0.1),
+    induction.Bigram.random: dict(V=3, rng=rng),
+    induction.sample: dict(bigram=BIGRAM, n=2, length=5, rng=rng, triggers=np.array([0, 2]),
+                           outputs=BIGRAM.pi_b, drawn=False),
+    induction.init: dict(V=3, d=4, L=5, rng=rng),
+    induction.orthonormal_frame: dict(V=3, L=4, rng=rng, encoding="absolute"),
+    induction.construct: dict(frame=FRAME, bigram=BIGRAM, triggers=np.array([0, 2]), b1=1.0, b2=2.0, bo=3.0,
+                              encoding="relative", train_length=None),
+    induction.forward: dict(params=PARAMS, tokens=TOKENS[0], encoding="relative"),
+    induction.loss: dict(params=PARAMS, tokens=TOKENS, mask=MASK, encoding="absolute"),
+    induction.loss_and_grads: dict(params=PARAMS, tokens=TOKENS, mask=MASK, encoding="absolute"),
+    tables.loss_and_grads: dict(params=PARAMS, tokens=TOKENS, mask=MASK, encoding="relative"),
+    tables.logits: dict(params=PARAMS, tokens=TOKENS[0, :-1]),
+    tables.histories: dict(params=PARAMS, tokens=TOKENS[0, :-1]),
+    ledger.logits: dict(params=PARAMS, tokens=TOKENS[0, :-1]),
+    ledger.scores: dict(params=PARAMS, tokens=TOKENS[0, :-1]),
+    nopos.orthonormal_frame: dict(V=3, rng=rng),
+    nopos.construct: dict(frame=nopos.orthonormal_frame(V, rng()), bigram=BIGRAM, triggers=np.array([0]),
+                          kappa=3, b1=1.0, beta=2.0, gamma=3.0, b3=4.0, bo=5.0),
+    nopos.forward: dict(params=NOPOS, tokens=np.array([3, 0, 1, 0])),
+    moments.pair_moments: dict(pi_u=BIGRAM.pi_u, pi_b=BIGRAM.pi_b, pi_o=BIGRAM.pi_b[0], q=0, T=4),
+    theory.previous_token_attention: dict(T=5, b1=1.0, encoding="absolute", train_length=3),
+    theory.match: dict(z=TOKENS[0], q=1, b1=1.0, encoding="relative", train_length=None),
+    theory.in_context_mass: dict(z=TOKENS[0], triggers=np.array([0, 2]), b1=1.0, b2=2.0,
+                                 encoding="relative", train_length=None),
+    theory.logits: dict(tokens=TOKENS[0], log_pi_b=LOG_PI_B, triggers=np.array([0, 2]), b1=1.0, b2=2.0,
+                        bo=3.0, encoding="relative", train_length=None),
+    theory.hard_mass: dict(tokens=np.array([0, 1, 0, 2, 0]), V=3, b2=2.0),
+    theory.hijack: dict(repetitions=2, length=9, gap=1.0, b2=2.0, bo=3.0),
+    theory.without_positions: dict(tokens=np.array([3, 0, 1, 0]), log_pi_b=LOG_PI_B, triggers=np.array([0]),
+                                   b1=1.0, beta=2.0, gamma=3.0, b3=4.0, bo=5.0),
+    theory.sharp_strengths: dict(T=8),
+    associative.write: dict(u=PAIRS[0], v=PAIRS[1]),
+    associative.read: dict(memory=np.eye(4), u=PAIRS[0], v=PAIRS[1]),
+    associative.moments: dict(N=3, d=4),
+    recall.Facts.latin: dict(N=7, R=3, rng=rng),
+    recall.Facts.months: dict(R=3),
+    recall.Facts.pitches: dict(R=3),
+    recall.Facts: dict(pi=FACTS.pi, sigma=FACTS.sigma, shifts=FACTS.shifts),
+    recall.sample: dict(facts=FACTS, n=2, count=3, rng=rng, collision_free=False),
+    recall.construct: dict(facts=FACTS, n=2, lam=4.0, activation="relu", bias=0.5),
+    recall.forward: dict(params=RPARAMS, tokens=RTOKENS[0], activation="square"),
+    recall.loss: dict(params=RPARAMS, tokens=RTOKENS, targets=TARGETS, slot=SLOT, activation="square"),
+    recall.loss_and_grads: dict(params=RPARAMS, tokens=RTOKENS, targets=TARGETS, slot=SLOT,
+                                activation="relu"),
+    recall.theory.infer_logits: dict(u=U3, v=V2, relation_of=RELATION, R=3, lam=4.0),
+    recall.theory.recall_logits: dict(u=U3, alpha_r=0.2, answer_of=ANSWERS, r=1, N=12, lam=4.0),
+    recall.theory.infer_loss: dict(u=U3, v=V2, R=3, lam=4.0),
+    recall.theory.recall_loss: dict(u=U_RECALL, alpha_r=0.2, N=12, R=3, lam=4.0),
+    recall.theory.flow: dict(w=np.arange(5.0), R=3, lam=4.0),
+    recall.theory.recall_flow: dict(w=np.arange(6.0), N=12, R=3, lam=4.0),
+    recall.theory.gap_rates: dict(u=U3, v=V2, R=3, lam=4.0),
+    recall.theory.query_rate: dict(u=U3, v=V2, R=3, lam=4.0),
+    recall.theory.growth_rates: dict(n=2, R=3, lam=4.0, u=0.2),
+    recall.theory.infer_end_loss: dict(R=3, lam=4.0),
+    recall.theory.recall_end_point: dict(N=12, R=3, lam=4.0),
+    recall.theory.gradient_support: dict(tokens=RTOKENS, V=27, L=6),
+    sgd.step: dict(params=PARAMS, grads=GRADS, buffers=GRADS, lr=0.1, momentum=0.9, weight_decay=0.01,
+                   trained=("WK1", "WO")),
+    gradcheck.relative_error: dict(a=PAIRS[0], b=PAIRS[1]),
+}
+
+
+def layouts(array):
+    """The same values otherwise in memory."""
+    spread = np.zeros(tuple(2 * n for n in array.shape), array.dtype)
+    spread[tuple(slice(None, None, 2) for _ in array.shape)] = array
+    frozen = array.copy()
+    frozen.setflags(write=False)
+    return {"Fortran order": np.asfortranarray(array), "strided": spread[(slice(None, None, 2),) * array.ndim],
+            "backwards": array[..., ::-1].copy()[..., ::-1], "read-only": frozen,
+            "other byte order": array.astype(array.dtype.newbyteorder())}
+
+
+def wrong_arrays(array):
+    """Other types, shapes and values."""
+    yield from {"None": None, "string": "x", "dict": {}, "object": array.astype(object),
+                "text": array.astype(str), "zero size": array[:0], "another axis": array[None],
+                "one axis less": array[0], "one row less": array[:-1], "one row more": array[[*range(len(array)), 0]],
+                "ragged": [[1], [1, 2]], "scalar": 3}.items()
+    for value in (np.nan, np.inf, -np.inf):
+        changed = array.astype(float)
+        changed.flat[-1] = value
+        yield str(value), changed
+    for value in (-1, 2 ** 62, -2 ** 63, array.shape[0] + 99):
+        changed = array.astype(np.int64)
+        changed.flat[-1] = value
+        yield str(value), changed
+    yield "complex", array + 1j
+
+
+def wrong_scalars():
+    """What is no number, or one that hardly any argument takes."""
+    return {"None": None, "string": "x", "list": [1, 2], "dict": {}, "bool": True, "array": np.ones((2, 2)),
+            "empty": np.array([]), "nan": np.nan, "inf": np.inf, "-inf": -np.inf, "-1": -1, "0": 0,
+            "2^62": 2 ** 62, "fraction": 1.5, "complex": 1j, "object": object()}.items()
+
+
+def is_params(value):
+    return isinstance(value, tuple) and hasattr(value, "_fields") and all(
+        isinstance(field, np.ndarray) for field in value)
+
+
+def attempts(arguments):
+    """Yield (name of the argument, kind, is the same, arguments) for each change of one of them."""
+    for name, value in arguments.items():
+        if is_params(value):
+            for field, array in zip(value._fields, value):
+                for kind, other in layouts(array).items():
+                    yield field, kind, True, {**arguments, name: value._replace(**{field: other})}
+                for kind, other in wrong_arrays(array):
+                    yield field, kind, False, {**arguments, name: value._replace(**{field: other})}
+        if isinstance(value, np.ndarray):
+            for kind, other in layouts(value).items():
+                yield name, kind, True, {**arguments, name: other}
+            for kind, other in wrong_arrays(value):
+                yield name, kind, False, {**arguments, name: other}
+        elif value is not rng and not is_params(value):
+            for kind, other in wrong_scalars():
+                yield name, kind, False, {**arguments, name: other}
+
+
+def call(function, arguments):
+    """The result with fresh generators; asserts that no array among the arguments was changed."""
+    given = {name: rng() if value is rng else value for name, value in arguments.items()}
+    before = copy.deepcopy({name: value for name, value in arguments.items() if value is not rng})
+    try:
+        return function(**given)
+    finally:
+        for name, value in before.items():
+            assert same(value, given[name]), f"{name} was changed"
+
+
+def leaves(value):
+    """The numbers in a result, in order."""
+    if isinstance(value, (tuple, list)):
+        return [leaf for item in value for leaf in leaves(item)]
+    if hasattr(value, "__dataclass_fields__"):
+        return [leaf for name in value.__dataclass_fields__ for leaf in leaves(getattr(value, name))]
+    return [np.asarray(value)]
+
+
+def same(a, b):
+    """Bit for bit, whatever the layout."""
+    try:
+        return all(x.shape == y.shape and (x.dtype.kind == "O" or x.astype(x.dtype.newbyteorder("=")).tobytes()
+                                           == y.astype(y.dtype.newbyteorder("=")).tobytes())
+                   for x, y in zip(leaves(a), leaves(b), strict=True))
+    except ValueError:
+        return a is b or a == b
+
+
+def finite(result):
+    """Whether no number in a result is NaN or infinite."""
+    return all(leaf.dtype.kind not in "fc" or np.isfinite(leaf).all() for leaf in leaves(result))
+
+
+def names_in(arguments):
+    """The names of the arguments and of the fields of Params among them."""
+    return {"params", *arguments, *(field for value in arguments.values() if is_params(value)
+                                    for field in value._fields)}
+
+
+def complaint(function, arguments, right, kind, is_same, changed):
+    """What is wrong with the answer to a changed argument, or None."""
+    is_formula = function.__module__.endswith(("theory", "moments", "gradcheck"))
+    try:
+        with np.errstate(all="ignore"):
+            result = call(function, changed)
+    except (ValueError, TypeError) as error:
+        if is_same and kind != "other byte order":
+            return str(error)
+        named = names_in(arguments).intersection(re.findall(r"\w+", str(error).partition(":")[0]))
+        return None if is_formula or named else str(error)
+    except Exception as error:
+        known = (IndexError, AttributeError, OverflowError, RuntimeError, Warning)
+        return None if is_formula and isinstance(error, known) else f"{type(error).__name__}: {error}"
+    if is_same and not is_formula:
+        return None if same(result, right) else "another result"
+    if is_same:
+        close = all(np.allclose(x, y, rtol=1e-12) for x, y in zip(leaves(result), leaves(right)))
+        return None if close else "another result"
+    return None if is_formula or finite(result) else f"not finite: {result}"
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("function", CALLS, ids=lambda f: f"{f.__module__[8:]}.{f.__qualname__}")
+def test_wrong_arguments_are_named_and_none_is_changed(function, record_property):
+    arguments = CALLS[function]
+    right = call(function, arguments)
+    tried = list(attempts(arguments))
+    violations = [f"{name}, {kind}: {words}" for name, kind, is_same, changed in tried
+                  if (words := complaint(function, arguments, right, kind, is_same, changed))]
+    record_property("tried", len(tried))
+    assert tried and not violations, "\n".join([f"{len(violations)} of {len(tried)}", *violations])
