@@ -343,6 +343,7 @@ def layer2_backward(z, t, c, K2, q, A2, x, dx, dc, dK2):
         row, A, dh_s, du = dS[s], A2[s], dh[z[s]], dq[z[s]]
         for i in range(r):
             row[i] = A[i] * (row[i] + dh_s[i] - mean[i])
+        for i in range(r):
             du[i] += row[i]
     np.dot(c[:K].T, dS, dq[n:])
     add(dc, np.dot(A2, dg.T))
