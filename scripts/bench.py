@@ -28,6 +28,7 @@ import numpy as np
 from refimpl import induction
 
 HERE = Path(__file__).resolve().parent
+ENVIRONMENT = dict(os.environ)      # of new processes: `drawing`, once imported, asks for one thread
 V, B, TRIGGERS, REPEATS = 65, 64, 5, 7
 CORES = [n for n in (1, 2) if n <= numba.config.NUMBA_NUM_THREADS]
 OURS, THEIRS = f"tables float64, {CORES[-1]} threads", f"PyTorch float32, {CORES[-1]} threads"
@@ -151,7 +152,8 @@ def contenders(data, frameworks, full, plain):
         steps[JAX] = jax_step(*data)
     if full and plain:
         steps[PLAIN] = lambda step=our_step(induction.loss_and_grads, *data): step(CORES[-1])
-        steps["plain float32"] = lambda step=our_step(induction.loss_and_grads, *data, "float32"): step(CORES[-1])
+        steps["plain float32"] = lambda step=our_step(
+            induction.loss_and_grads, *data, "float32"): step(CORES[-1])
     return steps
 
 
@@ -274,9 +276,10 @@ def bench_memory(frameworks):
 
 def run(program, **environment):
     """What a Python program prints in a new process that starts in the folder of this file."""
-    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run([sys.executable, "-c", program], cwd=HERE, check=True, text=True, stdout=subprocess.PIPE,
-                          env={**os.environ, "PYTHONPATH": path, **environment}).stdout
+    path = os.pathsep.join([str(HERE.parent), ENVIRONMENT.get("PYTHONPATH", "")])
+    return subprocess.run([sys.executable, "-c", program], cwd=HERE, check=True, text=True,
+                          stdout=subprocess.PIPE,
+                          env={**ENVIRONMENT, "PYTHONPATH": path, **environment}).stdout
 
 
 def bench_cold_start():
@@ -320,6 +323,16 @@ def plot(data):
     return figure
 
 
+def save(data):
+    """Write figures/bench.npz and figures/bench.png."""
+    import drawing
+    drawing.FIGURES.mkdir(exist_ok=True)
+    drawing.replace(drawing.FIGURES / "bench.npz", lambda path: np.savez_compressed(path, **data))
+    figure = plot(data)
+    drawing.replace(drawing.FIGURES / "bench.png",
+                    lambda path: figure.savefig(path, metadata={"Software": None}))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="d = 128, T = 256 alone; writes no figure")
@@ -332,18 +345,14 @@ def main():
     frameworks = [name for name in ("torch", "jax") if installed(name)]
     sizes = [(128, 256, False)] if args.quick else SIZES
     data = bench_induction(sizes, frameworks, not args.quick, rates)
+    if not args.quick:
+        save(data)
     bench_sampler()
     if not args.quick:
         if "torch" in frameworks:
             bench_compiled()
         bench_memory(frameworks)
         bench_cold_start()
-        import drawing      # last: it sets the numbers of threads
-        drawing.FIGURES.mkdir(exist_ok=True)
-        drawing.replace(drawing.FIGURES / "bench.npz", lambda path: np.savez_compressed(path, **data))
-        figure = plot(data)
-        drawing.replace(drawing.FIGURES / "bench.png",
-                        lambda path: figure.savefig(path, metadata={"Software": None}))
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

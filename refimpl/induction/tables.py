@@ -19,14 +19,15 @@ which looks back on T/2 keys on average, takes, forward and backward together:
     queries    6 · R · n² multiply-adds, the scores' queries formed once per row
     logits     9 · R · n · V multiply-adds
 
-and making and pulling back the tables some 27 V d² multiply-adds for a batch. Rows that no loss
-asks for are skipped, keys after the last row too, and n, not V, is the size of the tables that a
-sequence sees: text of 256 characters uses some 40 of its 65. The products of layer 2 go to BLAS
-in blocks of rows.
+and making and pulling back the tables 27 V d² multiply-adds for a batch. Rows that no loss asks for
+are skipped, keys after the last row too, and n, not V, is the size of the tables that a sequence
+sees: text of 256 characters uses some 34 of its 65. The products of layer 2 go to BLAS in blocks of
+at most ROWS rows, with the keys that the last of them sees: that is 1.2 to 1.5 times the half that
+causality leaves. `scripts/bench.py` prints how far all this is from the machine's limit.
 
 The batch is cut into CHUNKS parts, whatever the number of threads; each adds up its sequences in
-order, and the parts are added in order: the same bits with 1 Numba thread and with many. The parts
-run in Python threads, on kernels that release the interpreter: no parallel loop has to be compiled.
+order, and the parts are added in order: the same bits with 1 thread and with many. The parts run in
+Python threads, on kernels that release the interpreter.
 """
 
 import ctypes
@@ -44,8 +45,18 @@ from refimpl import check
 from refimpl.induction.model import Params, check_batch, check_length, check_params
 
 CHUNKS = 8
-ROWS = 64       # of layer 2 at most in one block: more waste products above the diagonal, fewer waste calls
+ROWS = 64       # more would multiply more zeros above the diagonal, fewer make products that BLAS is slow at
 LOCK = threading.Lock()
+
+
+def openblas():
+    """(get, set) of the number of threads, for each OpenBLAS: NumPy calls one copy, Numba SciPy's."""
+    libraries = [ctypes.CDLL(module.__file__)
+                 for module in (np.linalg._umath_linalg, scipy.linalg.cython_blas)]
+    names = [prefix + "openblas_{}_num_threads" + suffix
+             for prefix in ("scipy_", "") for suffix in ("", "64_")]
+    return [(getattr(library, name.format("get")), getattr(library, name.format("set")))
+            for library in libraries for name in names if hasattr(library, name.format("set"))]
 
 
 @contextmanager
@@ -53,22 +64,17 @@ def one_blas_thread():
     """Hold OpenBLAS to one thread: ours run in parallel, and its number changes the last bits.
 
     Its own threads would spin for some 25 ms after each larger product, on the cores that ours need:
-    without this, two threads gain nothing. NumPy calls one copy of the library, Numba SciPy's. Under
-    another BLAS it does nothing.
+    without this, two threads gain nothing. Under another BLAS it does nothing.
     """
-    libraries = [ctypes.CDLL(module.__file__) for module in (np.linalg._umath_linalg, scipy.linalg.cython_blas)]
-    names = [prefix + "openblas_{}_num_threads" + suffix for prefix in ("scipy_", "") for suffix in ("", "64_")]
-    found = [(getattr(library, name.format("get")), getattr(library, name.format("set")))
-             for library in libraries for name in names if hasattr(library, name.format("set"))]
     with LOCK:
-        before = [get() for get, _ in found]
+        numbers = [(set_number, get()) for get, set_number in openblas()]
         try:
-            for _, set_number in found:
+            for set_number, _ in numbers:
                 set_number(1)
             yield
         finally:
-            for (_, set_number), number in zip(found, before):
-                set_number(number)
+            for set_number, before in numbers:
+                set_number(before)
 
 
 class Tables(NamedTuple):

@@ -101,6 +101,23 @@ def test_number_of_threads_does_not_change_a_bit(rng):
             np.testing.assert_array_equal(grad, first)
 
 
+def test_openblas_has_the_threads_that_it_had_before(batch):
+    """During a step it has one, and a step that fails gives the others back too."""
+    numbers = tables.openblas()
+    before = [get() for get, _ in numbers]
+    try:
+        for _, set_number in numbers:
+            set_number(2)
+        tables.loss_and_grads(*batch)
+        with pytest.raises(KeyError), tables.one_blas_thread():
+            assert [get() for get, _ in numbers] == [1] * len(numbers)
+            raise KeyError
+        assert [get() for get, _ in numbers] == [2] * len(numbers)
+    finally:
+        for (_, set_number), number in zip(numbers, before):
+            set_number(number)
+
+
 def test_inputs_are_not_changed_and_layout_does_not_matter(batch):
     params, tokens, mask = batch
     value, grads = tables.loss_and_grads(params, tokens, mask)
