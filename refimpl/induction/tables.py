@@ -233,19 +233,26 @@ def position_rows(z, v, G1, B1, position, factored):
 def layer1_forward(z, v, content, factored, flat, start):
     """z (T,), v (n,) alphabet; content (n, n) -> c (T, n), total (T,)."""
     T, n = len(z), len(v)
-    # Keys outside, queries inside: what is added to is then never what was written just before.
-    sums = np.zeros((n, T), flat.dtype)
+    # Keys outside, queries inside: what is added to is then never what was written just before. Rows of
+    # T + 8 do not all fall on the same places of the cache, as rows of a power of two would.
+    sums = np.zeros((n, T + 8), flat.dtype)
     for s in range(T):
-        row, after = sums[z[s]], flat[s:]
-        for t in range(s, T):
-            row[t] += after[start[t]]
+        row, after, place = sums[z[s], s:], flat[s:], start[s:]
+        for t in range(len(place)):
+            row[t] += after[place[t]]
     c, total = np.empty((T, n), flat.dtype), np.zeros(T, flat.dtype)
     for t in range(T):
+        c_t, by_content = c[t], content[z[t]]
         for k in range(n):
-            c[t, k] = sums[k, t] * content[z[t], k] if factored[v[z[t]]] else sums[k, t]
-            total[t] += c[t, k]
+            c_t[k] = sums[k, t]
+        if factored[v[z[t]]]:
+            for k in range(n):
+                c_t[k] *= by_content[k]
         for k in range(n):
-            c[t, k] /= total[t]
+            total[t] += c_t[k]
+        inverse = 1 / total[t]
+        for k in range(n):
+            c_t[k] *= inverse
     return c, total
 
 
@@ -254,16 +261,18 @@ def layer1_backward(z, v, content, factored, flat, start, c, total, dc, dG1, dB1
     """c, dc (T, n), total (T,); adds to dG1 (n, n) and dB1 (V, L), there without factored positions."""
     y = np.empty(len(v), flat.dtype)
     for t in range(len(z)):
-        mean = total[t] * 0
+        c_t, dc_t, dG1_t, by_content = c[t], dc[t], dG1[z[t]], content[z[t]]
+        mean, inverse = total[t] * 0, 1 / total[t]
         for k in range(len(v)):
-            mean += c[t, k] * dc[t, k]
+            mean += c_t[k] * dc_t[k]
         for k in range(len(v)):
-            dG1[z[t], k] += c[t, k] * (dc[t, k] - mean)
-            y[k] = (dc[t, k] - mean) / total[t]
+            y[k] = dc_t[k] - mean
+            dG1_t[k] += c_t[k] * y[k]
+            y[k] *= inverse
         drow = dB1[v[z[t]], dB1.shape[1] - 1 - t:]
         if factored[v[z[t]]]:
             for k in range(len(v)):
-                y[k] *= content[z[t], k]
+                y[k] *= by_content[k]
             for s in range(t + 1):
                 drow[s] += y[z[s]]
         else:
