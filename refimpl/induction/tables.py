@@ -34,11 +34,11 @@ import ctypes
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import numba
 import numpy as np
-import scipy.linalg.cython_blas
 from numba import njit
 
 from refimpl import check
@@ -49,10 +49,12 @@ ROWS = 64       # more would multiply more zeros above the diagonal, fewer make 
 LOCK = threading.Lock()
 
 
+@cache
 def openblas():
     """(get, set) of the number of threads, for each OpenBLAS: NumPy calls one copy, Numba SciPy's."""
-    libraries = [ctypes.CDLL(module.__file__)
-                 for module in (np.linalg._umath_linalg, scipy.linalg.cython_blas)]
+    # Here, since it takes 0.1 s, which whoever only imports this module should not wait for.
+    from scipy.linalg import cython_blas
+    libraries = [ctypes.CDLL(module.__file__) for module in (np.linalg._umath_linalg, cython_blas)]
     names = [prefix + "openblas_{}_num_threads" + suffix
              for prefix in ("scipy_", "") for suffix in ("", "64_")]
     return [(getattr(library, name.format("get")), getattr(library, name.format("set")))
