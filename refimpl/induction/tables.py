@@ -19,17 +19,22 @@ which looks back on T/2 keys on average, takes, forward and backward together:
     queries    6 · R · n² multiply-adds, the scores' queries formed once per row
     logits     9 · R · n · V multiply-adds
 
-and making and pulling back the tables some 27 V d² multiply-adds for a batch. Rows that no loss
-asks for are skipped, keys after the last row too, and n, not V, is the size of the tables that a
-sequence sees: text of 256 characters uses some 40 of its 65. The products of layer 2 go to BLAS
-in blocks of rows.
+and making and pulling back the tables 27 V d² multiply-adds for a batch. Rows that no loss asks for
+are skipped, keys after the last row too, and n, not V, is the size of the tables that a sequence
+sees: text of 256 characters uses some 34 of its 65. The products of layer 2 go to BLAS in blocks of
+at most ROWS rows, with the keys that the last of them sees: that is 1.2 to 1.5 times the half that
+causality leaves. `scripts/bench.py` prints how far all this is from the machine's limit.
 
 The batch is cut into CHUNKS parts, whatever the number of threads; each adds up its sequences in
-order, and the parts are added in order: the same bits with 1 Numba thread and with many. The parts
-run in Python threads, on kernels that release the interpreter: no parallel loop has to be compiled.
+order, and the parts are added in order: the same bits with 1 thread and with many. The parts run in
+Python threads, on kernels that release the interpreter.
 """
 
+import ctypes
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import numba
@@ -40,9 +45,38 @@ from refimpl import check
 from refimpl.induction.model import Params, check_batch, check_length, check_params
 
 CHUNKS = 8
-# Products of up to 2^18 multiply-adds are too small for OpenBLAS to start threads of its own, which
-# would wait for each other inside ours, and could change the last bits.
-PRODUCT = 2 ** 18
+ROWS = 64       # more would multiply more zeros above the diagonal, fewer make products that BLAS is slow at
+LOCK = threading.Lock()
+
+
+@cache
+def openblas():
+    """(get, set) of the number of threads, for each OpenBLAS: NumPy calls one copy, Numba SciPy's."""
+    # Here, since it takes 0.1 s, which whoever only imports this module should not wait for.
+    from scipy.linalg import cython_blas
+    libraries = [ctypes.CDLL(module.__file__) for module in (np.linalg._umath_linalg, cython_blas)]
+    names = [prefix + "openblas_{}_num_threads" + suffix
+             for prefix in ("scipy_", "") for suffix in ("", "64_")]
+    return [(getattr(library, name.format("get")), getattr(library, name.format("set")))
+            for library in libraries for name in names if hasattr(library, name.format("set"))]
+
+
+@contextmanager
+def one_blas_thread():
+    """Hold OpenBLAS to one thread: ours run in parallel, and its number changes the last bits.
+
+    Its own threads would spin for some 25 ms after each larger product, on the cores that ours need:
+    without this, two threads gain nothing. Under another BLAS it does nothing.
+    """
+    with LOCK:
+        numbers = [(set_number, get()) for get, set_number in openblas()]
+        try:
+            for set_number, _ in numbers:
+                set_number(1)
+            yield
+        finally:
+            for set_number, before in numbers:
+                set_number(before)
 
 
 class Tables(NamedTuple):
@@ -61,31 +95,31 @@ class Tables(NamedTuple):
 # For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W.
 
 def tables_forward(params):
-    """Params -> Tables."""
+    """Params -> Tables, and the images of E, X and U that `tables_backward` asks for."""
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
     X = np.concatenate([E, E @ Phi.T])                                      # 1
     EW1 = E @ WK1                                                           # 2
     G1, B1 = EW1 @ E.T, EW1 @ pos[::-1].T
-    K2 = X @ WK2 @ X.T                                                      # 3
+    XW2 = X @ WK2                                                           # 3
     Y = U + U @ WF                                                          # 4
-    Z = X @ WV.T @ WO.T                                                     # 5
-    return Tables(G1, B1, K2, np.concatenate([X, Z]) @ Y.T)                 # 6
+    XV = X @ WV.T                                                           # 5
+    XZ = np.concatenate([X, XV @ WO.T])
+    return Tables(G1, B1, XW2 @ X.T, XZ @ Y.T), (X, EW1, XW2, Y, XV, XZ)    # 6
 
 
-def tables_backward(params, dtables):
-    """Params, Tables of gradients -> Params of gradients, undoing the numbers in reverse."""
+def tables_backward(params, images, dtables):
+    """Tables of gradients -> Params of gradients, undoing the numbers in reverse."""
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
+    X, EW1, XW2, Y, XV, XZ = images
     dG1, dB1, dK2, dT = dtables
-    X, EW1, Y = np.concatenate([E, E @ Phi.T]), E @ WK1, U + U @ WF
-    XV = X @ WV.T
     dX, dZ = np.split(dT @ Y, 2)                                            # 6
-    dY = dT.T @ np.concatenate([X, XV @ WO.T])
+    dY = dT.T @ XZ
     dXV = dZ @ WO                                                           # 5
     dWO, dWV = dZ.T @ XV, dXV.T @ X
     dU, dWF = dY + dY @ WF.T, U.T @ dY                                      # 4
     dK2_X = dK2 @ X                                                         # 3
     dWK2 = X.T @ dK2_X
-    dE, dP = np.split(dX + dXV @ WV + dK2_X @ WK2.T + dK2.T @ (X @ WK2), 2)
+    dE, dP = np.split(dX + dXV @ WV + dK2_X @ WK2.T + dK2.T @ XW2, 2)
     dEW1 = dG1 @ E + dB1 @ pos[::-1]                                        # 2
     dWK1, dpos = E.T @ dEW1, (dB1.T @ EW1)[::-1].copy()
     dE = dE + dP @ Phi + dEW1 @ WK1.T + dG1.T @ EW1                         # 1
@@ -155,6 +189,8 @@ def add(total, part):
 #     dG1[z_t, v]   += c_t[v] (dc_t[v] − mean_t)
 #     dB1[z_t, t−s] += position[t−s] y_t[z_s],  y_t[v] = content[v] (dc_t[v] − mean_t) / total_t
 #
+# position[t−s] belongs to the entry of dB1, not to the pair: `run_chunk` multiplies by it at the end.
+#
 # A constant that is added to a row of G1 or of B1 changes no A1: both have their maximum subtracted.
 # Where their ranges add up to more than exponentials can hold, the row is not `factored`, and its
 # position[t−s] is exp(S1_ts − max_s S1_ts), content 1: the same formulas, with an exponential per pair.
@@ -167,55 +203,84 @@ def factors(G1, B1):
 
 
 @njit(cache=True, nogil=True)
-def position_row(t, z, v, G1, B1, position, factored):
-    """position[t−s] for s = 0 … t, of the row z_t."""
-    a, start = v[z[t]], B1.shape[1] - 1 - t
-    if factored[a]:
-        return position[a, start:]
-    row = np.empty(t + 1, B1.dtype)
-    largest = G1[z[t], z[t]] + B1[a, start + t]
-    for s in range(t + 1):
-        row[s] = G1[z[t], z[s]] + B1[a, start + s]
-        largest = max(largest, row[s])
-    for s in range(t + 1):
-        row[s] = np.exp(row[s] - largest)
-    return row
+def position_rows(z, v, G1, B1, position, factored):
+    """-> flat, start (T,): position[t−s] of the row z_t stands at flat[start[t] + s].
+
+    One stretch of T numbers for each token, and one more for each t whose row is not factored.
+    """
+    T, n, last, m = len(z), len(v), B1.shape[1] - 1, len(v)
+    start = np.empty(T, np.uint32)
+    for t in range(T):
+        if not factored[v[z[t]]]:
+            m += 1
+    flat, m = np.empty(m * T, B1.dtype), n
+    for k in range(n):
+        for s in range(T):
+            flat[k * T + s] = position[v[k], last + 1 - T + s]
+    for t in range(T):
+        start[t] = z[t] * T + T - 1 - t
+        if not factored[v[z[t]]]:
+            start[t] = m * T
+            row, largest = flat[m * T:], G1[z[t], z[t]] + B1[v[z[t]], last]
+            for s in range(t + 1):
+                row[s] = G1[z[t], z[s]] + B1[v[z[t]], last - t + s]
+                largest = max(largest, row[s])
+            for s in range(t + 1):
+                row[s] = np.exp(row[s] - largest)
+            m += 1
+    return flat, start
 
 
 @njit(cache=True, nogil=True)
-def layer1_forward(z, v, G1, B1, content, position, factored):
-    """z (T,), v (n,) alphabet; G1, content (n, n); B1, position (V, L) -> c (T, n), total (T,)."""
-    c, total = np.zeros((z.shape[0], v.shape[0]), G1.dtype), np.zeros(z.shape[0], G1.dtype)
-    for t in range(z.shape[0]):
-        row, by_content, c_t = position_row(t, z, v, G1, B1, position, factored), content[z[t]], c[t]
-        for s in range(t + 1):
-            c_t[z[s]] += row[s]
-        for k in range(v.shape[0]):
-            if factored[v[z[t]]]:
+def layer1_forward(z, v, content, factored, flat, start):
+    """z (T,), v (n,) alphabet; content (n, n) -> c (T, n), total (T,)."""
+    T, n = len(z), len(v)
+    # Keys outside, queries inside: what is added to is then never what was written just before. Rows of
+    # T + 8 do not all fall on the same places of the cache, as rows of a power of two would.
+    sums = np.zeros((n, T + 8), flat.dtype)
+    for s in range(T):
+        row, after, place = sums[z[s], s:], flat[s:], start[s:]
+        for t in range(len(place)):
+            row[t] += after[place[t]]
+    c, total = np.empty((T, n), flat.dtype), np.zeros(T, flat.dtype)
+    for t in range(T):
+        c_t, by_content = c[t], content[z[t]]
+        for k in range(n):
+            c_t[k] = sums[k, t]
+        if factored[v[z[t]]]:
+            for k in range(n):
                 c_t[k] *= by_content[k]
+        for k in range(n):
             total[t] += c_t[k]
-        for k in range(v.shape[0]):
-            c_t[k] /= total[t]
+        inverse = 1 / total[t]
+        for k in range(n):
+            c_t[k] *= inverse
     return c, total
 
 
 @njit(cache=True, nogil=True)
-def layer1_backward(z, v, G1, B1, content, position, factored, c, total, dc, dG1, dB1):
-    """c, dc (T, n), total (T,); adds to dG1 (n, n) and dB1 (V, L)."""
-    y = np.empty(v.shape[0], G1.dtype)
-    for t in range(z.shape[0]):
-        row, by_content = position_row(t, z, v, G1, B1, position, factored), content[z[t]]
-        mean = total[t] * 0
-        for k in range(v.shape[0]):
-            mean += c[t, k] * dc[t, k]
-        for k in range(v.shape[0]):
-            dG1[z[t], k] += c[t, k] * (dc[t, k] - mean)
-            y[k] = (dc[t, k] - mean) / total[t]
-            if factored[v[z[t]]]:
+def layer1_backward(z, v, content, factored, flat, start, c, total, dc, dG1, dB1):
+    """c, dc (T, n), total (T,); adds to dG1 (n, n) and dB1 (V, L), there without factored positions."""
+    y = np.empty(len(v), flat.dtype)
+    for t in range(len(z)):
+        c_t, dc_t, dG1_t, by_content = c[t], dc[t], dG1[z[t]], content[z[t]]
+        mean, inverse = total[t] * 0, 1 / total[t]
+        for k in range(len(v)):
+            mean += c_t[k] * dc_t[k]
+        for k in range(len(v)):
+            y[k] = dc_t[k] - mean
+            dG1_t[k] += c_t[k] * y[k]
+            y[k] *= inverse
+        drow = dB1[v[z[t]], dB1.shape[1] - 1 - t:]
+        if factored[v[z[t]]]:
+            for k in range(len(v)):
                 y[k] *= by_content[k]
-        drow = dB1[v[z[t]], B1.shape[1] - 1 - t:]
-        for s in range(t + 1):
-            drow[s] += row[s] * y[z[s]]
+            for s in range(t + 1):
+                drow[s] += y[z[s]]
+        else:
+            row = flat[start[t]:]
+            for s in range(t + 1):
+                drow[s] += row[s] * y[z[s]]
 
 
 # layer2, for a block of r rows t_0 < t_1 < …, over the K = t_{r−1} + 1 keys that they see:
@@ -225,80 +290,88 @@ def layer1_backward(z, v, G1, B1, content, position, factored, c, total, dc, dG1
 #
 # dA_ts = dh_t[z_s] + dg_t·c_s,  dS_ts = A2_ts (dA_ts − mean_t),  mean_t = dh_t·h_t + dg_t·g_t,
 # du_t[v] = Σ_s dS_ts 1[z_s = v],  dw_t = Σ_s dS_ts c_s,  dc_s += Σ_t (A2_ts dg_t + dS_ts w_t)
+#
+# Arrays stand with t as their last axis: what belongs to a key's token, u_t[z_s], is then a row, and
+# every inner loop runs along memory. first[s] is the first row of the block with t ≥ s.
 
 @njit(cache=True, nogil=True)
-def layer2_forward(z, t, c, K2):
-    """z (T,), t (r,) rows; c (T, n); K2 (2n, 2n) -> w (r, n), A2 (r, K), x = [c h g] (r, 3n)."""
-    r, n, K = len(t), c.shape[1], t[-1] + 1
-    ct, w, x = np.empty((r, n), c.dtype), np.empty((r, n), c.dtype), np.zeros((r, 3 * n), c.dtype)
-    for i in range(r):
-        for k in range(n):
-            ct[i, k] = x[i, k] = c[t[i], k]
-    q = np.dot(ct, K2[n:])
-    for i in range(r):
-        for k in range(2 * n):
-            q[i, k] += K2[z[t[i]], k]
-        for k in range(n):
-            w[i, k] = q[i, n + k]
-    A2 = np.dot(w, c[:K].T)
-    for i in range(r):
-        u, row, h = q[i], A2[i], x[i, n:2 * n]
-        largest = row[0] + u[z[0]]
-        for s in range(t[i] + 1):
-            row[s] += u[z[s]]
-            if row[s] > largest:
-                largest = row[s]
-        for s in range(t[i] + 1):
-            row[s] = np.exp(row[s] - largest)
-            h[z[s]] += row[s]
-        total = largest * 0
-        for k in range(n):
-            total += h[k]
-        for k in range(n):
-            h[k] /= total
-        for s in range(t[i] + 1):
-            row[s] /= total
-        for s in range(t[i] + 1, K):
-            row[s] = 0
-    g = np.dot(A2, c[:K])
-    for i in range(r):
-        for k in range(n):
-            x[i, 2 * n + k] = g[i, k]
-    return w, A2, x
+def first_rows(t):
+    """t (r,) rising -> first (K,)."""
+    first, i = np.empty(t[-1] + 1, np.int64), 0
+    for s in range(len(first)):
+        if t[i] < s:
+            i += 1
+        first[s] = i
+    return first
 
 
 @njit(cache=True, nogil=True)
-def layer2_backward(z, t, c, K2, w, A2, x, dx, dc, dK2):
-    """x, dx = [dc dh dg] (r, 3n); adds to dc (T, n) and dK2 (2n, 2n)."""
-    r, n, K = len(t), c.shape[1], t[-1] + 1
-    ct, dg, dq = np.empty((r, n), c.dtype), np.empty((r, n), c.dtype), np.zeros((r, 2 * n), c.dtype)
+def layer2_forward(z, t, first, c, K2):
+    """z (T,), t (r,) rows; c (T, n); K2 (2n, 2n) -> q = [u w] (2n, r), A2 (K, r), x = [c h g] (3n, r)."""
+    r, n, K = len(t), c.shape[1], len(first)
+    x = np.zeros((3 * n, r), c.dtype)
     for i in range(r):
         for k in range(n):
-            ct[i, k], dg[i, k] = x[i, k], dx[i, 2 * n + k]
-    dS = np.dot(dg, c[:K].T)
-    add(dc, np.dot(A2.T, dg))
-    for i in range(r):
-        row, A, dh, du = dS[i], A2[i], dx[i, n:2 * n], dq[i]
-        mean = x[i, 0] * 0
-        for k in range(n, 3 * n):
-            mean += x[i, k] * dx[i, k]
-        for s in range(t[i] + 1):
-            row[s] = A[s] * (row[s] + dh[z[s]] - mean)
-            du[z[s]] += row[s]
-        for s in range(t[i] + 1, K):
-            row[s] = 0
-    add(dc, np.dot(dS.T, w))
-    dw = np.dot(dS, c[:K])
-    for i in range(r):
-        for k in range(n):
-            dq[i, n + k] = dw[i, k]
-    add(dK2[n:], np.dot(ct.T, dq))
-    dct = np.dot(dq, K2[n:].T)
+            x[k, i] = c[t[i], k]
+    q = np.dot(K2[n:].T, x[:n])
     for i in range(r):
         for k in range(2 * n):
-            dK2[z[t[i]], k] += dq[i, k]
+            q[k, i] += K2[z[t[i]], k]
+    A2 = np.dot(c[:K], q[n:])
+    largest, total, h = A2[0] + q[z[0]], np.zeros(r, c.dtype), x[n:2 * n]
+    for s in range(K):
+        row, u, top = A2[s, first[s]:], q[z[s], first[s]:], largest[first[s]:]
+        for i in range(len(row)):
+            row[i] += u[i]
+            top[i] = row[i] if row[i] > top[i] else top[i]
+    for s in range(K):
+        row, top, h_s = A2[s, first[s]:], largest[first[s]:], h[z[s], first[s]:]
+        for i in range(len(row)):
+            row[i] = np.exp(row[i] - top[i])
+        for i in range(len(row)):
+            h_s[i] += row[i]
+        for i in range(first[s]):
+            A2[s, i] = 0
+    for k in range(n):
+        for i in range(r):
+            total[i] += h[k, i]
+    for i in range(r):
+        total[i] = 1 / total[i]
+    for k in range(n):
+        for i in range(r):
+            h[k, i] *= total[i]
+    for s in range(K):
+        for i in range(r):
+            A2[s, i] *= total[i]
+    np.dot(c[:K].T, A2, x[2 * n:])
+    return q, A2, x
+
+
+@njit(cache=True, nogil=True)
+def layer2_backward(z, t, c, K2, q, A2, x, dx, dc, dK2):
+    """x, dx = [dc dh dg] (3n, r); adds to dc (T, n) and dK2 (2n, 2n)."""
+    r, n, K = len(t), c.shape[1], len(A2)
+    dg, dh, dq, mean = dx[2 * n:], dx[n:2 * n], np.zeros((2 * n, r), c.dtype), np.zeros(r, c.dtype)
+    for k in range(n, 3 * n):
+        for i in range(r):
+            mean[i] += x[k, i] * dx[k, i]
+    dS = np.dot(c[:K], dg)
+    for s in range(K):
+        row, A, dh_s, du = dS[s], A2[s], dh[z[s]], dq[z[s]]
+        for i in range(r):
+            row[i] = A[i] * (row[i] + dh_s[i] - mean[i])
+        for i in range(r):
+            du[i] += row[i]
+    np.dot(c[:K].T, dS, dq[n:])
+    add(dc, np.dot(A2, dg.T))
+    add(dc, np.dot(dS, q[n:].T))
+    add(dK2[n:], np.dot(x[:n], dq.T))
+    dct = np.dot(K2[n:], dq)
+    for i in range(r):
+        for k in range(2 * n):
+            dK2[z[t[i]], k] += dq[k, i]
         for k in range(n):
-            dc[t[i], k] += dct[i, k] + dx[i, k]
+            dc[t[i], k] += dct[k, i] + dx[k, i]
 
 
 # output: logits_t = T0[z_t] + x_t [T1; T2; T3],  loss_t as in ops.cross_entropy_forward
@@ -308,9 +381,9 @@ def layer2_backward(z, t, c, K2, w, A2, x, dx, dc, dK2):
 
 @njit(cache=True, nogil=True)
 def output(z, t, target, x, T, dT, scale):
-    """T (4n, V), x (r, 3n) -> the sum of the losses, not scaled, and dx; adds to dT. Both directions."""
+    """T (4n, V), x (3n, r) -> the sum of the losses, not scaled, and dx; adds to dT. Both directions."""
     n = T.shape[0] // 4
-    logits = np.dot(x, T[n:])
+    logits = np.dot(x.T, T[n:])
     loss = scale * 0
     for i in range(len(t)):
         row, own, correct = logits[i], z[t[i]], target[t[i]]
@@ -333,15 +406,15 @@ def output(z, t, target, x, T, dT, scale):
         row[correct] = -rest
         for u in range(len(row)):
             dT[own, u] += row[u]
-    add(dT[n:], np.dot(x.T, logits))
-    return loss, np.dot(logits, T[n:].T)
+    add(dT[n:], np.dot(x, logits))
+    return loss, np.dot(T[n:], logits.T)
 
 
 @njit(cache=True, nogil=True)
-def run_chunk(tables, exponentials, tokens, mask, scale, product):
+def run_chunk(tables, exponentials, tokens, mask, scale, most):
     """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale.
 
-    `product` is how many multiply-adds a product of a block of rows may take.
+    At most `most` rows of layer 2 run together.
     """
     G1, B1, K2, T = tables
     content, position, factored = exponentials
@@ -356,19 +429,25 @@ def run_chunk(tables, exponentials, tokens, mask, scale, product):
         v2, v4 = copies(v, V, 2), copies(v, V, 4)
         G1v, contentv, K2v, Tv = take(G1, v, v), take(content, v, v), take(K2, v2, v2), take(T, v4, every)
         dG1v, dK2v, dTv = np.zeros_like(G1v), np.zeros_like(K2v), np.zeros_like(Tv)
-        c, total = layer1_forward(z, v, G1v, B1, contentv, position, factored)
+        flat, start = position_rows(z, v, G1v, B1, position, factored)
+        c, total = layer1_forward(z, v, contentv, factored, flat, start)
         dc = np.zeros_like(c)
-        block = max(1, product // (len(v) * max(len(z), 3 * V)))
-        for first in range(0, len(rows), block):
-            t = rows[first:first + block]
-            w, A2, x = layer2_forward(z, t, c, K2v)
+        blocks = -(-len(rows) // most)
+        for i in range(blocks):
+            t = rows[i * len(rows) // blocks:(i + 1) * len(rows) // blocks]
+            first = first_rows(t)
+            q, A2, x = layer2_forward(z, t, first, c, K2v)
             losses, dx = output(z, t, tokens[b, 1:], x, Tv, dTv, scale)
-            layer2_backward(z, t, c, K2v, w, A2, x, dx, dc, dK2v)
+            layer2_backward(z, t, c, K2v, q, A2, x, dx, dc, dK2v)
             loss += losses
-        layer1_backward(z, v, G1v, B1, contentv, position, factored, c, total, dc, dG1v, dB1)
+        layer1_backward(z, v, contentv, factored, flat, start, c, total, dc, dG1v, dB1)
         add_at(dG1, v, v, dG1v)
         add_at(dK2, v2, v2, dK2v)
         add_at(dT, v4, every, dTv)
+    for a in range(V):
+        if factored[a]:
+            for i in range(B1.shape[1]):
+                dB1[a, i] *= position[a, i]
     return loss, (dG1, dB1, dK2, dT)
 
 
@@ -383,19 +462,19 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     dtype = params.E.dtype
     if dtype.kind != "f":
         raise ValueError(f"params: expected float64 or float32, got {dtype}")
-    tables = tables_forward(params)
     count = mask.sum(dtype=dtype)
-    exponentials = factors(tables.G1, tables.B1)
     parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        tables, images = tables_forward(params)
+        exponentials = factors(tables.G1, tables.B1)
         results = list(pool.map(
-            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, PRODUCT), parts))
-    total, dtables = results[0]
-    for loss, more in results[1:]:
-        total += loss
-        for table, other in zip(dtables, more):
-            table += other
-    return dtype.type(total / count), tables_backward(params, Tables(*dtables))
+            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, ROWS), parts))
+        total, dtables = results[0]
+        for loss, more in results[1:]:
+            total += loss
+            for table, other in zip(dtables, more):
+                table += other
+        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables))
 
 
 def histories(params, tokens):
@@ -405,11 +484,14 @@ def histories(params, tokens):
         raise ValueError(f"params: expected float64 or float32, got {params.E.dtype}")
     z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
     check_length(len(z), params)
-    tables, v = tables_forward(params), np.arange(len(params.E))
+    z = z.astype(np.uint32)
+    tables, v = tables_forward(params)[0], np.arange(len(params.E))
     content, position, factored = factors(tables.G1, tables.B1)
-    c, _ = layer1_forward(z.astype(np.uint32), v, tables.G1, tables.B1, content, position, factored)
-    _, _, x = layer2_forward(z.astype(np.uint32), np.arange(len(z)), c, tables.K2)
-    return np.split(x, 3, axis=1)
+    flat, start = position_rows(z, v, tables.G1, tables.B1, position, factored)
+    c, _ = layer1_forward(z, v, content, factored, flat, start)
+    t = np.arange(len(z))
+    _, _, x = layer2_forward(z, t, first_rows(t), c, tables.K2)
+    return np.split(x.T, 3, axis=1)
 
 
 def logits(params, tokens):
@@ -430,7 +512,7 @@ def logits(params, tokens):
     tokens (T,) integers in 0..V−1, 1 ≤ T ≤ L; params float64 or float32. Raises ValueError as `forward`.
     """
     c, h, g = histories(params, tokens)
-    T0, T1, T2, T3 = np.split(tables_forward(check_params(params)).T, 4)
+    T0, T1, T2, T3 = np.split(tables_forward(check_params(params))[0].T, 4)
     return T0[np.asarray(tokens)] + c @ T1 + h @ T2 + g @ T3
 
 

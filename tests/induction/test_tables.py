@@ -45,7 +45,7 @@ def test_tables_equal_plain_with_one_position_in_the_loss(batch, seed):
 def test_tables_equal_plain_in_blocks_of_rows(batch, monkeypatch):
     params, tokens, mask = batch
     whole = tables.loss_and_grads(params, tokens, mask)[1]
-    monkeypatch.setattr(tables, "PRODUCT", 2 * V * 3 * V)       # two rows
+    monkeypatch.setattr(tables, "ROWS", 2)
     assert_equals_plain(params, tokens, mask)
     blocks = tables.loss_and_grads(params, tokens, mask)[1]
     assert not all(np.array_equal(a, b) for a, b in zip(whole, blocks))     # control: blocks were cut
@@ -62,7 +62,7 @@ def test_ranges_on_both_sides_of_what_exponentials_hold(batch):
     seen = set()
     for scale in np.geomspace(1, 1e3, 13):
         scaled = params._replace(WK1=scale * params.WK1)
-        made = tables.tables_forward(scaled)
+        made, _ = tables.tables_forward(scaled)
         seen |= set(tables.factors(made.G1, made.B1)[2].tolist())
         assert_equals_plain(scaled, tokens, mask, 1e-10)
     assert seen == {True, False}        # control: both ways were taken
@@ -99,6 +99,23 @@ def test_number_of_threads_does_not_change_a_bit(rng):
         assert value == results[0][0]
         for grad, first in zip(grads, results[0][1]):
             np.testing.assert_array_equal(grad, first)
+
+
+def test_openblas_has_the_threads_that_it_had_before(batch):
+    """During a step it has one, and a step that fails gives the others back too."""
+    numbers = tables.openblas()
+    before = [get() for get, _ in numbers]
+    try:
+        for _, set_number in numbers:
+            set_number(2)
+        tables.loss_and_grads(*batch)
+        with pytest.raises(KeyError), tables.one_blas_thread():
+            assert [get() for get, _ in numbers] == [1] * len(numbers)
+            raise KeyError
+        assert [get() for get, _ in numbers] == [2] * len(numbers)
+    finally:
+        for (_, set_number), number in zip(numbers, before):
+            set_number(number)
 
 
 def test_inputs_are_not_changed_and_layout_does_not_matter(batch):
