@@ -41,6 +41,7 @@ def read(memory, u, v):
     """
     u, v = check_pairs(u, v)
     d = u.shape[-1]
+    memory = check.asarray("memory", memory)
     memory = check.floats("memory", memory, leading_axes(memory) + (d, d), u.dtype)
     return u @ memory @ v.swapaxes(-1, -2)
 
@@ -83,6 +84,7 @@ def moments(N, d):
 
 def check_pairs(u, v):
     """Return u and v as arrays (..., N, d) of one dtype."""
+    u, v = check.asarray("u", u), check.asarray("v", v)
     u = check.floats("u", u, leading_axes(u) + (None, None))
     return u, check.floats("v", v, leading_axes(v) + u.shape[-2:], u.dtype)
 

@@ -112,8 +112,10 @@ def check_names(params, trained):
     """Return the names of the fields that move."""
     if not isinstance(params, tuple) or not hasattr(params, "_fields"):
         raise ValueError(f"params: expected a NamedTuple of arrays, got {type(params).__name__}")
-    return params._fields if trained is None else [
-        check.choice("trained", name, params._fields) for name in trained]
+    if trained is None:
+        return params._fields
+    check.instance("trained", trained, (tuple, list, set), "a tuple, list or set of names")
+    return [check.choice("trained", name, params._fields) for name in trained]
 
 
 def check_fields(params, grads, buffers):
@@ -122,7 +124,7 @@ def check_fields(params, grads, buffers):
         if type(values) is not type(params):
             raise ValueError(f"{label}: expected {type(params).__name__}, got {type(values).__name__}")
     for name, *arrays in zip(params._fields, params, grads, buffers):
-        w = np.asarray(arrays[0])
+        w = check.asarray(f"params.{name}", arrays[0])
         if w.dtype.kind != "f":
             raise ValueError(f"params.{name}: expected float64 or float32, got {w.dtype}")
         yield name, *(check.floats(f"{label}.{name}", array, w.shape, w.dtype)

@@ -114,7 +114,8 @@ def layouts(array):
     spread[tuple(slice(None, None, 2) for _ in array.shape)] = array
     frozen = array.copy()
     frozen.setflags(write=False)
-    return {"Fortran order": np.asfortranarray(array), "strided": spread[(slice(None, None, 2),) * array.ndim],
+    return {"Fortran order": np.asfortranarray(array),
+            "strided": spread[(slice(None, None, 2),) * array.ndim],
             "backwards": array[..., ::-1].copy()[..., ::-1], "read-only": frozen,
             "other byte order": array.astype(array.dtype.newbyteorder())}
 
@@ -123,7 +124,8 @@ def wrong_arrays(array):
     """Other types, shapes and values."""
     yield from {"None": None, "string": "x", "dict": {}, "object": array.astype(object),
                 "text": array.astype(str), "zero size": array[:0], "another axis": array[None],
-                "one axis less": array[0], "one row less": array[:-1], "one row more": array[[*range(len(array)), 0]],
+                "one axis less": array[0], "one row less": array[:-1],
+                "one row more": array[[*range(len(array)), 0]],
                 "ragged": [[1], [1, 2]], "scalar": 3}.items()
     for value in (np.nan, np.inf, -np.inf):
         changed = array.astype(float)
@@ -187,11 +189,15 @@ def leaves(value):
     return [np.asarray(value)]
 
 
+def native(array):
+    """The array in this machine's byte order."""
+    return array.astype(array.dtype.newbyteorder("="))
+
+
 def same(a, b):
     """Bit for bit, whatever the layout."""
     try:
-        return all(x.shape == y.shape and (x.dtype.kind == "O" or x.astype(x.dtype.newbyteorder("=")).tobytes()
-                                           == y.astype(y.dtype.newbyteorder("=")).tobytes())
+        return all(x.shape == y.shape and (x.dtype.kind == "O" or native(x).tobytes() == native(y).tobytes())
                    for x, y in zip(leaves(a), leaves(b), strict=True))
     except ValueError:
         return a is b or a == b

@@ -49,7 +49,7 @@ class Facts:
     relations: np.ndarray = field(init=False, repr=False)   # (N,) inverse of shifts, −1 where none
 
     def __post_init__(self):
-        N = np.size(self.pi)
+        N = check.asarray("pi", self.pi).size
         arrays = {name: check.integers(name, getattr(self, name), 0, N, ndim=1).copy()
                   for name in ("pi", "sigma", "shifts")}
         if len(arrays["sigma"]) != N:
