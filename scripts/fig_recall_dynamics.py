@@ -4,16 +4,18 @@ Top: the infer step from the same perturbed start, by theory (`trajectory`, line
 of collision-free prompts (markers, one table and batch per seed): attention on every position, the gap
 within each pair (R6: it shrinks), the query's logit (R7: it falls), the loss with its infimum (R9).
 Bottom: the recall step with its end point x* (R9), the loss, the growth of the differences between and
-within pairs from nearly equal pairs against R8, and who wins from random starts.
-Run time: half a minute on two cores.
+within pairs from nearly equal pairs against R8, and how long it takes until one pair has won, against n.
+Top right: who wins from random starts. Run time: a minute on two cores.
 """
+
+from itertools import repeat
 
 import numpy as np
 from scipy.special import softmax
 
 import drawing
 from refimpl import sgd
-from refimpl.recall import Facts, batched, construct, sample, theory
+from refimpl.recall import Facts, batched, construct, implicit, sample, theory
 
 N_PAIRS, N, R, LAM, LR, PROMPTS = 3, 32, 4, 8.0, 0.1, 8
 STEPS, KEEP = 1200, 60
@@ -22,6 +24,7 @@ SEEDS, STARTS = tuple(range(5)), 24
 START = np.array([0.5, -0.1, 0.1, -0.5, -0.4, 0.2, 0.2])
 RECALL_START = np.array([0.3, 0.0, -0.2, 0.1, 0.1, -0.1, 0.0, 0.2])
 NEARLY = 1e-3           # how far the pairs are from equal where R8 is measured
+PAIRS, WON = (2, 3, 4, 5, 6, 8), 0.9
 
 
 def train(rng, step, w0, steps, keep):
@@ -65,17 +68,37 @@ def grow(seed, steps, keep):
     return between / between[0], within / within[0]
 
 
+def wait(n, seed):
+    """Time until one of n pairs has WON of the attention, by SGD and by the flow, from nearly equal pairs."""
+    rng = np.random.default_rng([seed, 2])
+    w0 = NEARLY * rng.normal(0, 1, 2 * n + 1)
+    facts = Facts.latin(2 * (n + 1) * R, R, rng)
+    prompts = sample(facts, n, 2, rng, collision_free=True)
+
+    def ahead(w):
+        alpha = softmax(w, axis=-1)
+        return (alpha[..., 0:-1:2] + alpha[..., 1::2]).max(axis=-1)
+    start = implicit.Steps(w0, np.zeros(2 * n + 2))
+    for last in sgd.train(start, repeat((facts, prompts, LAM)), implicit.loss_and_grads, LR):
+        if ahead(last.params.infer) >= WON:
+            break
+    measured = LR * (last.step + 1)
+    times = np.linspace(0, 1.2 * measured, 2000)[1:]
+    path = ahead(theory.trajectory(w0, times, R, LAM))
+    return measured, times[(path >= WON).argmax()] if path[-1] >= WON else np.nan
+
+
 def win(seed):
-    """Which pair was ahead at a random start, by the sum of its logits; which one won; its weight."""
+    """Which pair was ahead at a random start, by the sum of its logits, and which one won."""
     rng = np.random.default_rng([seed, 1])
     w0 = rng.normal(0, 0.3, 2 * N_PAIRS + 1)
     logits, _ = train(rng, "infer", w0, 1000, 1000)
     pairs = [(alpha[0:-1:2] + alpha[1::2]) for alpha in softmax(logits, axis=1)]
     ahead = (w0[0:-1:2] + w0[1::2]).argmax()
-    return ahead, pairs[-1].argmax(), pairs[-1].max()
+    return ahead, pairs[-1].argmax()
 
 
-def compute(seeds=SEEDS, steps=STEPS, keep=KEEP, starts=STARTS):
+def compute(seeds=SEEDS, steps=STEPS, keep=KEEP, starts=STARTS, pairs=PAIRS):
     runs = drawing.each(follow, [(seed, steps, keep) for seed in seeds])
     infer, infer_loss, recall, recall_loss = map(np.array, zip(*runs))
     early = steps // 4
@@ -95,14 +118,17 @@ def compute(seeds=SEEDS, steps=STEPS, keep=KEEP, starts=STARTS):
                 recall_line=theory.trajectory(RECALL_START, lines, R, LAM, N),
                 grown_times=grown_times, between=between, within=within, fine=fine,
                 growth=np.exp(np.concatenate([np.zeros((1, 2)), exponent])),
-                winners=np.array(drawing.each(win, [(seed,) for seed in range(starts)])))
+                winners=np.array(drawing.each(win, [(seed,) for seed in range(starts)])),
+                pairs=np.array(pairs), waits=np.reshape(
+                    drawing.each(wait, [(n, seed) for n in pairs for seed in seeds]),
+                    (len(pairs), len(seeds), 2)))
 
 
 def both(axes, x, values, lines_x, lines, colour, label):
     """Markers: mean over the seeds with the range; a black line: theory."""
     mean = values.mean(axis=0)
-    axes.errorbar(x, mean, np.maximum([mean - values.min(axis=0), values.max(axis=0) - mean], 0), fmt="o", ms=4,
-                  color=colour, label=label)
+    spread = np.abs([values.min(axis=0) - mean, values.max(axis=0) - mean])
+    axes.errorbar(x, mean, spread, fmt="o", ms=4, color=colour, label=label)
     axes.plot(lines_x, lines, color=drawing.BLACK, lw=1.2, zorder=3)
 
 
@@ -155,7 +181,7 @@ def plot(data):
         axis.legend(fontsize=8.5)
     for axis in axes.flat:
         axis.set_xlabel("time: steps × learning rate")
-    ahead, winner, weight = data["winners"].T
+    ahead, winner = data["winners"].T
     agree = ahead == winner
     counts = [[(agree & (winner == i)).sum() for i in range(N_PAIRS)],
               [(~agree & (winner == i)).sum() for i in range(N_PAIRS)]]
@@ -164,9 +190,15 @@ def plot(data):
     axes[0, 3].set(title=f"The winner of {len(agree)} random starts", xlabel="winning pair",
                    ylabel="starts", xticks=range(N_PAIRS), ylim=(0, 1.35 * np.sum(counts, axis=0).max()))
     axes[0, 3].legend(fontsize=8.5)
-    axes[1, 3].hist(weight, bins=np.linspace(0.5, 1, 26), color=drawing.BLUE)
-    axes[1, 3].set(title="Its weight after 1000 steps (R9: → 1)", xlabel="attention on the winning pair",
-                   ylabel="starts")
+    axes[0, 3].set_axisbelow(True)
+    n, waits = data["pairs"], data["waits"]
+    both(axes[1, 3], n, waits[:, :, 0].T, n, waits[:, :, 1].mean(axis=1), drawing.BLUE, "SGD")
+    rates = [theory.growth_rates(k, R, LAM).between for k in n]
+    axes[1, 3].plot(n, np.log(1 / NEARLY) / rates, ls=":", color=drawing.BLACK,
+                    label="log(1/start) / rate at uniform attention (R8)")
+    axes[1, 3].set(title=f"Time until one pair has {WON:g}", xlabel="pairs n", yscale="log",
+                   ylabel="time: steps × learning rate", xticks=n)
+    axes[1, 3].legend(fontsize=8.5)
     return figure
 
 
