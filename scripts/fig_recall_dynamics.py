@@ -159,7 +159,7 @@ def plot(data):
              f"$w_{{s_{i}}} - w_{{a_{i}}}$")
     both(axes[0, 1], t, data["infer"][:, :, -1], lines, data["infer_line"][:, -1], drawing.COLOURS["query"],
          f"query, $w_{{s_{N_PAIRS}}}$")
-    axes[0, 1].set(title="Gaps within pairs shrink (R6), the query falls (R7)", ylabel="logit")
+    axes[0, 1].set(title="Gaps shrink (R6), the query falls (R7)", ylabel="logit")
     axes[0, 1].legend(fontsize=8.5)
     alpha = softmax(data["infer_line"], axis=1)
     both(axes[0, 2], t, data["infer_loss"], lines,
@@ -197,8 +197,8 @@ def plot(data):
     axes[1, 3].plot(n, np.log(1 / NEARLY) / rates, ls=":", color=drawing.BLACK,
                     label="log(1/start) / rate at uniform attention (R8)")
     axes[1, 3].set(title=f"Time until one pair has {WON:g}", xlabel="pairs n", yscale="log",
-                   ylabel="time: steps × learning rate", xticks=n)
-    axes[1, 3].legend(fontsize=8.5)
+                   ylabel="time: steps × learning rate", xticks=n, ylim=(15, 700))
+    axes[1, 3].legend(fontsize=8.5, loc="upper left")
     return figure
 
 

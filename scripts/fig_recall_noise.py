@@ -2,8 +2,9 @@
 
 Position-only fine-tuning from nearly uniform attention, constructed memory; new prompts of the same kind
 as in training. Wrong answers: each answer shown is replaced by a random one with probability p; the line
-is what the attention of R9, one pair, would reach. Collisions: N answers against rows of R = 8. Pairs: n
-= 1 has no competitor. Tables that are not Latin (dense model): some subjects share another's row.
+is how often that of one pair is right, which is all that the attention of R9 looks at. Collisions: N
+answers against rows of R = 8. Pairs: n = 1 has no competitor. Tables that are not Latin (dense model):
+some subjects share another's row.
 Run time: a minute and a half on two cores.
 """
 
@@ -113,8 +114,8 @@ def plot(data):
             axis.errorbar(x, mean, spread, fmt=marker + "-", lw=0.8, color=colour, label=what)
         axis.set(title=title, xlabel=label, ylim=(0, 1.05))
     p = np.linspace(0, data["wrong_x"].max(), 50)
-    # A random answer is the true one with 1/N, of no relation with 1 − R/N: then all relations tie.
-    axes[0].plot(p, 1 - p + p / N, color=drawing.BLACK, label="accuracy of one pair")
+    # A floor: a wrong answer of no relation to the subjects casts no vote, and the other pairs decide.
+    axes[0].plot(p, 1 - p + p / N, color=drawing.BLACK, label="answer of the winning pair is right")
     axes[0].legend(fontsize=8.5, loc="lower left")
     axes[0].set_ylabel("share, mean and range of the seeds")
     axes[1].axvline((N_PAIRS + 1) * R, ls=":", color=drawing.BLACK)
