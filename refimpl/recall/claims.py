@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from refimpl import sgd
 from refimpl.claims import claim
 from refimpl.gradcheck import complex_step
-from refimpl.recall import theory
+from refimpl.recall import finetuning, implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import Params, forward, loss, loss_and_grads
 from refimpl.recall.task import Facts, Prompts, sample
@@ -293,6 +293,84 @@ def sgd_follows_the_flow(case, table, step, n, R, spare, lam, time):
     return 1.0, np.log2(gaps[0] / gaps[1]), 0.2
 
 
+def disjoint_prompts(case, R, n, M):
+    """A Latin table, and M collision-free prompts and one more that share no subject and no answer.
+
+    The M use every relation but the last equally often, or one, in turn; the one more uses the last.
+    """
+    k = R - 1 if M % (R - 1) == 0 else 1
+    facts = Facts.latin(R * (n + 1) * (M + 1) + case.rng.integers(4), R, case.rng)
+    # Subjects R apart on the cycle have disjoint rows.
+    s = np.argsort(facts.sigma)[:R * (n + 1) * (M + 1):R]
+    s = case.rng.permutation(s).reshape(M + 1, n + 1)
+    r = np.append(np.arange(M) % k, R - 1)
+    prompts = Prompts(facts.N, R, s, r, facts.answer(s, r[:, None]))
+    return facts, some(prompts, slice(M)), some(prompts, slice(M, None)), k
+
+
+def some(prompts, chosen):
+    """The chosen ones of the prompts."""
+    return prompts._replace(subjects=prompts.subjects[chosen], relation=prompts.relation[chosen],
+                            answers=prompts.answers[chosen])
+
+
+@claim("R11", "few samples: full attention is position-only, scaled", source="this project",
+       provenance="derived", derivation=finetuning.score_factors, cases=10, tolerance=1e-11,
+       reason="rounding, relative to the largest score, of five steps that may amplify it",
+       control="one answer more is shared by two prompts", step=("infer", "recall"), n=(1, 2), R=(2, 4),
+       M=(2, 4), lam=(0.1, 10.0))
+def few_samples_scale_the_scores(case, step, n, R, M, lam):
+    """Scores after five steps of full WKQ, in training prompts and in one of unseen tokens."""
+    facts, prompts, unseen, k = disjoint_prompts(case, R, n, M)
+    batch, other = getattr(prompts, step)(), getattr(unseen, step)()[0]
+    if case.control:
+        batch[0][1, 1] = batch[0][0, 1]
+    T = batch[0].shape[1]
+    w0 = case.rng.normal(0, 1, T)
+    params, lr, momentum = with_logits(construct(facts, n, lam), w0), 1 / lam, 0.5
+    for last in sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",)):
+        params = last.params
+    w, buffer = w0, np.zeros(T)
+    c = finetuning.score_factors(n, M, None if step == "infer" else k)
+    for _ in range(5):
+        at = w0 + c * (w - w0)
+        rate = (theory.flow(at, R, lam) if step == "infer"
+                else theory.recall_flow(at, facts.N, R, lam))
+        buffer = momentum * buffer + rate
+        w = w + lr * buffer
+    observed = [forward(params, z).scores for z in (*batch[0], other[0])]
+    return np.array([w0 + c * (w - w0)] * M + [w]), np.array(observed)
+
+
+@claim("R13", "recall with relu: its logits, and its end at u_n = 1 − b", source="this project",
+       provenance="derived", derivation=finetuning.relu_recall_loss, control=NOT_LATIN,
+       reason="rounding, relative to lam, the size of the logits", table=TABLES, n=(1, 3), R=(2, 5),
+       spare=(0, 8), lam=(0.1, 20.0), bias=(0.01, 0.5))
+def relu_recall(case, table, n, R, spare, lam, bias):
+    """Logits at any attention; losses with all attention on (s_n, r), least at the kink."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    s, r = prompts.subjects[0], prompts.relation[0]
+    if case.control:
+        facts = share_row(facts, s[0], s[-1])
+    memory = construct(facts, n, lam, "relu", bias)
+    (tokens, targets, slot), T = prompts.recall(), 2 * n + 2
+    params, alpha = attend(case, memory, T, "random")
+    logits = finetuning.relu_recall_logits(alpha[0:-1:2], alpha[-1], facts.answer(s[:, None],
+                                           np.arange(facts.R)), r, facts.N, lam, bias)
+    x = np.append(1 - bias, case.rng.uniform(0.001, 0.999, 4))
+
+    def at(x):
+        """Loss of the model with u_n = x, alpha_r = 1 − x."""
+        w = np.full(T, -800.0)
+        w[-2:] = np.log([x, 1 - x])
+        return loss(with_logits(memory, w), tokens, targets, slot, "relu")
+    observed = np.array([at(value) for value in x])
+    return ((with_size(logits, lam),
+             with_size(finetuning.relu_recall_loss(x, facts.N, facts.R, lam, bias), lam), True),
+            (with_size(forward(params, tokens[0], "relu").logits[slice(*slot)], lam),
+             with_size(observed, lam), bool((observed[0] <= observed + 1e-12).all())))
+
+
 def prompts_without_common_tokens(case, facts, n, count):
     """Prompts of the last relation, and one of the first on new subjects and answers."""
     seen = sample(facts, n, count, case.rng)
@@ -323,6 +401,57 @@ def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
         params = last.params
     return ((theory.gradient_support(batch[0], V, L), softmax(params.WKQ[d + T - 1, d:d + T])),
             (nonzero, forward(params, tokens[0]).attention))
+
+
+@claim("R15", "no unit is stored: losses and training of both steps", source="this project",
+       provenance="derived", derivation=implicit, cases=15, control=NOT_LATIN, tolerance=1e-11,
+       reason="rounding of logits up to lam in three steps, which may amplify it", table=TABLES,
+       attention=("full", "position-only"), shown=("true", "noisy"), n=(1, 3), R=(1, 5), spare=(0, 8),
+       count=(1, 3), lam=(0.1, 20.0))
+def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
+    """Losses, margins and WKQ of the dense model, trained for three steps on both losses together."""
+    facts = draw_facts(case, table, max(R, n + 1) + spare, R)
+    prompts = sample(facts, n, count, case.rng)
+    if shown == "noisy":
+        prompts.answers[:, :-1] = case.rng.integers(0, facts.N, (count, n))
+    known = implicit.seen(prompts)
+    index = implicit.index(known, prompts) if attention == "full" else None
+    table = share_row(facts, *prompts.subjects[0, [0, -1]]) if case.control else facts
+    params, lr = construct(table, n, lam), 1 / lam
+    V, L = len(params.E), len(params.P)
+    if attention == "position-only":
+        known = implicit.Steps(*((V + T - 1) * (V + L) + V + np.arange(T) for T in (L - 1, L)))
+    weights = implicit.Steps(*(case.rng.normal(0, 1, len(ids)) for ids in known))
+
+    def dense(weights):
+        """WKQ with these entries, and zeros elsewhere."""
+        WKQ = np.zeros((V + L, V + L))
+        for ids, values in zip(known, weights):
+            WKQ.flat[ids] = values
+        return WKQ
+
+    moving = dense(implicit.Steps(1, 1))
+
+    def both(params):
+        """Loss of both steps together; its gradient, in the entries that may move."""
+        (a, da), (b, db) = (loss_and_grads(params, *step) for step in (prompts.infer(), prompts.recall()))
+        return a + b, da._replace(WKQ=(da.WKQ + db.WKQ) * (moving if index is None else 1))
+
+    arguments = facts, prompts, lam, index
+    ours = list(sgd.train(weights, [arguments] * 3, implicit.loss_and_grads, lr, 0.9))
+    start = params._replace(WKQ=dense(weights))
+    theirs = list(sgd.train(start, [()] * 3, both, lr, 0.9, trained=("WKQ",)))
+    end = implicit.forward(ours[-1].params, *arguments)
+    margins = []
+    for tokens, targets, (first, stop) in (prompts.infer(), prompts.recall()):
+        for z, target in zip(tokens, targets):
+            logits = forward(theirs[-1].params, z).logits
+            others = np.delete(logits[first:stop], target - first)
+            margins.append(min(logits[target] - others.max(initial=-np.inf), lam))
+    return ((with_size([step.loss for step in ours], lam), dense(ours[-1].params),
+             with_size(np.minimum(np.concatenate([end.infer.margins, end.recall.margins]), lam), lam)),
+            (with_size([step.loss for step in theirs], lam), theirs[-1].params.WKQ,
+             with_size(margins, lam)))
 
 
 @claim("RG", "all seven gradients against the complex step", source="this project",

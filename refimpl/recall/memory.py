@@ -1,5 +1,7 @@
 """Weights written by hand: an MLP that stores every fact twice, once to infer and once to recall."""
 
+import os
+
 import numpy as np
 
 from refimpl import check
@@ -28,7 +30,8 @@ def construct(facts, n, lam, activation="square", bias=None):
 
     Returns
     -------
-    Params with d = 2N+R, dp = 2n+2, m = 2NR and WKQ = 0. Raises ValueError on bad input.
+    Params with d = 2N+R, dp = 2n+2, m = 2NR and WKQ = 0. Raises ValueError on bad input, and with
+    the estimate if they would not fit into this machine's memory: `implicit` needs none of them.
 
     Source: THEORY R, "constructed memory"; provenance: formalised.
     """
@@ -44,6 +47,7 @@ def construct(facts, n, lam, activation="square", bias=None):
         raise ValueError(f"bias: expected None or 0 with the square, got {bias}")
     N, R = facts.N, facts.R
     d, dp, count = 2 * N + R, 2 * n + 2, N * R
+    fits("facts", 8 * (4 * count * d + 2 * d ** 2 + (d + dp) ** 2))
     fact = np.arange(count)
     s, r = np.divmod(fact, R)
     a = facts.answer(s, r)
@@ -55,3 +59,13 @@ def construct(facts, n, lam, activation="square", bias=None):
     W2[N + a, count + fact] = lam
     return Params(np.eye(d), np.eye(d), np.eye(dp), np.zeros((d + dp, d + dp)), W1,
                   np.full(2 * count, -bias), W2)
+
+
+def fits(name, size):
+    """Raise ValueError if `size` bytes are more than this machine's memory; where that is unknown, pass."""
+    if not hasattr(os, "sysconf"):      # not on Windows
+        return
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > limit:
+        raise ValueError(f"{name}: expected a size that fits into memory, {limit / 2 ** 30:.1f} GiB, "
+                         f"got one that takes about {size / 2 ** 30:.1f} GiB")

@@ -1,0 +1,263 @@
+"""The constructed memory without its hidden units: many facts, the same losses and gradients.
+
+With one-hot embeddings, the square and a Latin table, the 2NR hidden units of `construct` only ever
+say what R2 and R3 say. With u_i, v_j, alpha_r the attention on s_i, a_j and the relation token, and
+up to what all tokens of a slot share, which no softmax sees,
+
+    infer     logit[r'] = 2 lam Σ_{i≤n, j<n} u_i v_j 1[rho(s_i, a_j) = r']
+    recall    logit[a'] = lam Σ_i (u_i² 1[a' ∈ g(s_i, ·)] + 2 alpha_r u_i 1[a' = g(s_i, r)])
+
+so that with p the softmax over the slot and e = p − 1[target]
+
+    infer     dL/du_i = 2 lam Σ_j v_j e[rho(s_i, a_j)]        dL/dv_j = 2 lam Σ_i u_i e[rho(s_i, a_j)]
+    recall    dL/du_i = 2 lam (u_i Σ_r' e[g(s_i, r')] + alpha_r e[g(s_i, r)])
+              dL/dalpha_r = 2 lam Σ_i u_i e[g(s_i, r)]
+
+where a pair without a relation votes for none. In the recall step all answers outside the rows
+g(s_i, ·) have logit 0: they enter the softmax as one class of N − (distinct answers in the rows),
+counted, not listed. A prompt costs O(n² + nR), whatever N; the table O(N) memory.
+
+The scores are sums of entries of WKQ: of token or position of the last, by token or position of
+the i-th. "Position-only" attention has the position–position entry alone, one row of logits a step.
+Full attention has all four; only entries that some training prompt reads ever move (R14), so `seen`
+lists these and `index` finds them, and no others are stored. The steps share none: an entry's row is
+that of the last token or position, a subject or 2n in one step, a relation or 2n+1 in the other.
+
+Everything agrees with the dense model, its oracle, to rounding: claim R15.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from refimpl import check
+from refimpl.recall.memory import fits
+
+
+class Steps(NamedTuple):
+    """One thing for each step: weights (and their gradients), entries, indices, or traces."""
+
+    infer: Any
+    recall: Any
+
+
+class Trace(NamedTuple):
+    """What became of every prompt in one step."""
+
+    attention: np.ndarray   # (count, T)
+    losses: np.ndarray      # (count,) in nats, over the slot's own tokens
+    margins: np.ndarray     # (count,) logit of the target − the largest other; > 0 if it is right
+
+
+def seen(prompts):
+    """The entries of WKQ that the scores of these prompts read: Steps of (K,) ids, sorted, distinct.
+
+    The id of an entry is row · (V + L) + column, V = 2N + R tokens and L = 2n + 2 positions.
+    """
+    return Steps(*(np.unique(entries(prompts, step)) for step in Steps._fields))
+
+
+def index(known, prompts):
+    """Where the scores of these prompts find their entries among the known ones.
+
+    Parameters
+    ----------
+    known : Steps of (K,), from `seen`
+    prompts : Prompts, these or others
+
+    Returns
+    -------
+    Steps of (count, T, 4) integers: the places in `known` of the four entries that add up to each
+    score, by token–token, token–position, position–token, position–position; −1 for entries that are
+    not known, which are zero.
+    """
+    places = []
+    for ids, step in zip(known, Steps._fields):
+        wanted = entries(prompts, step)
+        place = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
+        places.append(np.where(ids[place] == wanted, place, -1))
+    return Steps(*places)
+
+
+def entries(prompts, step):
+    """Ids of the four entries of WKQ that add up to each score: (count, T, 4)."""
+    tokens = getattr(prompts, step)()[0]
+    T, V = tokens.shape[1], 2 * prompts.N + prompts.R
+    columns = np.stack([tokens, np.broadcast_to(V + np.arange(T), tokens.shape)], axis=2)
+    rows = columns[:, -1:, :]
+    side = V + 2 * prompts.subjects.shape[1]
+    return (rows[..., :, None] * side + columns[..., None, :]).reshape(*tokens.shape, 4)
+
+
+def forward(weights, facts, prompts, lam, index=None):
+    """Both steps on every prompt; arguments and errors as `loss_and_grads`. Returns Steps of Trace."""
+    return Steps(*(trace for trace, _ in run(weights, facts, prompts, lam, index)))
+
+
+def loss_and_grads(weights, facts, prompts, lam, index=None):
+    """L_infer + L_recall, and the gradients of the weights (claim R15; exact; derived).
+
+    Parameters
+    ----------
+    weights : Steps of float64 arrays. Position-only: logits of the positions, (2n+1,) and (2n+2,).
+        Full: the entries of WKQ that `seen` lists, (K,) each
+    facts : Facts, Latin
+    prompts : Prompts of these facts. Subjects are distinct and a_n = g(s_n, r); the answers shown
+        may be any (for noise)
+    lam : float > 0, strength of the memory
+    index : None for position-only attention, or what `index` returns for these prompts
+
+    Returns
+    -------
+    loss : float, mean over the prompts, in nats
+    grads : Steps like `weights`
+
+    Raises ValueError on arguments that do not fit together, a table that is not Latin, or sizes that
+    do not fit into memory.
+    """
+    loss, grads = 0.0, []
+    results = run(weights, facts, prompts, lam, index)
+    for (trace, dscores), w, place in zip(results, weights, index or (None, None)):
+        loss += trace.losses.mean()
+        dscores /= len(dscores)
+        if place is None:
+            grads.append(dscores.sum(axis=0))
+        else:
+            # One bin more, for the entries that are not known: place −1.
+            four = np.broadcast_to(dscores[..., None], place.shape)
+            grads.append(np.bincount(place.ravel() + 1, four.ravel(), len(w) + 1)[1:])
+    return loss, Steps(*grads)
+
+
+def run(weights, facts, prompts, lam, index):
+    """Check the arguments; return (Trace, dscores (count, T)) of each step, unaveraged."""
+    if not facts.is_latin:
+        raise ValueError("facts: expected a Latin table, got one with is_latin = False; "
+                         "only `construct` stores such a table")
+    if (prompts.N, prompts.R) != (facts.N, facts.R):
+        raise ValueError(f"prompts: expected those of N = {facts.N}, R = {facts.R}, "
+                         f"got N = {prompts.N}, R = {prompts.R}")
+    lam = check.real("lam", lam, low=0)
+    s, r, a = (check.integers("subjects", prompts.subjects, 0, facts.N, ndim=2),
+               check.integers("relation", prompts.relation, 0, facts.R, ndim=1),
+               check.integers("answers", prompts.answers, 0, facts.N, ndim=2))
+    count, width = s.shape
+    if a.shape != s.shape or r.shape != (count,) or width < 2:
+        raise ValueError(f"prompts: expected subjects and answers (count, n+1), relation (count,), "
+                         f"n >= 1, got {s.shape}, {a.shape}, {r.shape}")
+    if (np.diff(np.sort(s, axis=1), axis=1) == 0).any():
+        raise ValueError("subjects: expected distinct ones in every prompt, got one twice")
+    if (a[:, -1] != facts.answer(s[:, -1], r)).any():
+        raise ValueError("answers: expected a_n = g(s_n, r), got another")
+    fits("prompts", 8 * (3 * count * width * (facts.R + width) + facts.N))
+    attention = [softmax(scores(f"weights.{step}", getattr(weights, step), index and getattr(index, step),
+                                count, 2 * width - 1 + extra)) for extra, step in enumerate(Steps._fields)]
+    results = (infer(attention[0], facts.relation(s[:, :, None], a[:, None, :-1]), r, facts.R, lam),
+               recall(attention[1], facts.answer(s[:, :, None], np.arange(facts.R)), r,
+                      np.zeros(facts.N, np.int64), lam))
+    for alpha, (losses, margins, dalpha) in zip(attention, results):
+        mean = (alpha * dalpha).sum(axis=1, keepdims=True)
+        yield Trace(alpha, losses, margins), alpha * (dalpha - mean)
+
+
+def scores(name, w, place, count, T):
+    """Scores of `count` prompts of T tokens: the entries w at their places, added up, or w itself."""
+    if place is None:
+        return np.broadcast_to(check.floats(name, w, (T,), np.float64), (count, T))
+    w = check.floats(name, w, (None,), np.float64)
+    place = check.integers("index", place, -1, len(w), ndim=3)
+    if place.shape != (count, T, 4):
+        raise ValueError(f"index: expected shape {(count, T, 4)}, got {place.shape}")
+    return np.append(w, 0.0)[place].sum(axis=2)     # the last one, 0, stands at place −1
+
+
+def softmax(scores):
+    """(count, T) -> (count, T), rows summing to 1."""
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+# cross entropy of one target among the tokens listed, and `rest` more of logit 0:
+#
+# loss = log Σ_u exp(logits_u) − logits_target,  dlogits_u = p_u − 1[u = target]
+#
+# Neither subtracts from 1 what is nearly 1: a confident prediction keeps its digits.
+
+@njit(cache=True)
+def cross_entropy(logits, target, rest, dlogits):
+    """logits (k,), target in 0..k−1 -> loss, margin; fills dlogits (k,)."""
+    other = 0.0 if rest > 0 else -np.inf
+    for u in range(logits.shape[0]):
+        if u != target:
+            other = max(other, logits[u])
+    top = max(other, logits[target])
+    others = rest * np.exp(-top)
+    for u in range(logits.shape[0]):
+        dlogits[u] = np.exp(logits[u] - top)
+        if u != target:
+            others += dlogits[u]
+    total = dlogits[target] + others
+    for u in range(logits.shape[0]):
+        dlogits[u] /= total
+    dlogits[target] = -others / total
+    loss = np.log1p(others) if logits[target] == top else np.log(total) + (top - logits[target])
+    return loss, logits[target] - other
+
+
+@njit(cache=True)
+def infer(alpha, relation_of, target, R, lam):
+    """alpha (count, 2n+1), relation_of (count, n+1, n) or −1, target (count,) -> losses, margins, dalpha."""
+    count, subjects, pairs = relation_of.shape
+    losses, margins, dalpha = np.empty(count), np.empty(count), np.zeros(alpha.shape)
+    dlogits = np.empty(R)
+    for b in range(count):
+        logits = np.zeros(R)
+        for i in range(subjects):
+            for j in range(pairs):
+                if relation_of[b, i, j] >= 0:
+                    logits[relation_of[b, i, j]] += 2 * lam * alpha[b, 2 * i] * alpha[b, 2 * j + 1]
+        losses[b], margins[b] = cross_entropy(logits, target[b], 0, dlogits)
+        for i in range(subjects):
+            for j in range(pairs):
+                if relation_of[b, i, j] >= 0:
+                    dvote = 2 * lam * dlogits[relation_of[b, i, j]]
+                    dalpha[b, 2 * i] += dvote * alpha[b, 2 * j + 1]
+                    dalpha[b, 2 * j + 1] += dvote * alpha[b, 2 * i]
+    return losses, margins, dalpha
+
+
+@njit(cache=True)
+def recall(alpha, answer_of, r, place, lam):
+    """alpha (count, 2n+2), answer_of (count, n+1, R), r (count,) -> losses, margins, dalpha.
+
+    place (N,) is zero before and after: 1 + the number of an answer among those of the prompt.
+    """
+    count, subjects, R = answer_of.shape
+    losses, margins, dalpha = np.empty(count), np.empty(count), np.zeros(alpha.shape)
+    sums, dlogits = np.empty(subjects * R), np.empty(subjects * R)
+    for b in range(count):
+        alpha_r, k = alpha[b, -1], 0
+        for i in range(subjects):
+            u = alpha[b, 2 * i]
+            for q in range(R):
+                a = answer_of[b, i, q]
+                if place[a] == 0:
+                    sums[k] = 0
+                    k += 1
+                    place[a] = k
+                sums[place[a] - 1] += lam * (u * u + (2 * alpha_r * u if q == r[b] else 0))
+        true = place[answer_of[b, subjects - 1, r[b]]] - 1
+        losses[b], margins[b] = cross_entropy(sums[:k], true, place.shape[0] - k, dlogits[:k])
+        for i in range(subjects):
+            u = alpha[b, 2 * i]
+            for q in range(R):
+                dlogit = 2 * lam * dlogits[place[answer_of[b, i, q]] - 1]
+                dalpha[b, 2 * i] += dlogit * u
+                if q == r[b]:
+                    dalpha[b, 2 * i] += dlogit * alpha_r
+                    dalpha[b, -1] += dlogit * u
+        for i in range(subjects):
+            for q in range(R):
+                place[answer_of[b, i, q]] = 0
+    return losses, margins, dalpha

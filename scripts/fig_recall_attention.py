@@ -1,0 +1,137 @@
+"""Claims R9 and R12: attention before and after fine-tuning, constructed and pretrained memories.
+
+Rows are seeds, columns positions of the prompt. Constructed memory (square, λ = 10, position-only by
+`implicit`); ReLU memory of width 1024, pretrained by SGD on all facts to 100 % recall and frozen, one-hot
+and random embeddings. Accuracy is that on new prompts, the lowest of all seeds.
+Run time: some 2 minutes on two cores.
+"""
+
+from itertools import repeat
+
+import numpy as np
+
+import drawing
+from refimpl import sgd
+from refimpl.recall import Facts, Params, batched, implicit, sample
+
+N, R, LAM, SEEDS, PAIRS, TEST = 32, 8, 10.0, tuple(range(10)), (4, 2), 500
+WIDTH, D, INIT, PRETRAIN_STEPS, PRETRAIN_LR = 1024, 64, 0.3, 150, 1.0
+START, STEPS, LR, MOMENTUM, PROMPTS = 0.1, 150, 0.5, 0.9, 128
+CONSTRUCTED_STEPS, CONSTRUCTED_LR = 2000, 0.3
+KINDS = ("one-hot", "random")
+
+
+def both(params, *steps):
+    """Loss and gradients of both steps together."""
+    (a, da), (b, db) = (batched.loss_and_grads(params, *step, "relu") for step in steps)
+    return a + b, params._make(x + y for x, y in zip(da, db))
+
+
+def look(params, steps):
+    """Accuracy of each step, and the attention over its first prompt."""
+    accuracies, attention = [], []
+    for tokens, targets, slot in steps:
+        logits, (_, alpha, *_) = batched.forward_pass(params, tokens, slot, "relu")
+        accuracies.append((logits.argmax(axis=1) == targets - slot[0]).mean())
+        attention.append(alpha[0])
+    return accuracies, np.concatenate(attention)
+
+
+def pretrained(kind, seed, pairs, width, pretrain_steps, steps):
+    """Recall of the pretrained memory; for each n, accuracy and attention before and after fine-tuning."""
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    facts, V = Facts.latin(N, R, rng), 2 * N + R
+    E, U = (np.eye(V), np.eye(V)) if kind == "one-hot" else rng.normal(0, D ** -0.5, (2, V, D))
+    d = E.shape[1]
+    no_positions = np.zeros((2, 1)), np.zeros((d + 1, d + 1))
+    params = Params(E, U, *no_positions, rng.normal(0, INIT, (width, d)), np.zeros(width),
+                    rng.normal(0, width ** -0.5, (d, width)))
+    params = params._make(a.astype(np.float32) for a in params)
+    known = batched.facts_as_prompts(facts)
+    for last in sgd.train(params, repeat(known, pretrain_steps), both, PRETRAIN_LR, MOMENTUM,
+                          trained=("W1", "b1", "W2")):
+        pass
+    recall, results = look(last.params, known)[0], []
+    for n in pairs:
+        L = 2 * n + 2
+        positions = np.zeros((d + L, d + L), np.float32)
+        positions[d + 2 * n:, d:] = 1       # the rows of the last position, in each step
+        params = last.params._replace(
+            P=np.eye(L, dtype=np.float32),
+            WKQ=positions * rng.normal(0, START, positions.shape).astype(np.float32))
+
+        def position_only(params, *steps):
+            loss, grads = both(params, *steps)
+            return loss, grads._replace(WKQ=positions * grads.WKQ)
+        prompts, test = sample(facts, n, PROMPTS, rng), sample(facts, n, TEST, rng)
+        before = look(params, (test.infer(), test.recall()))
+        for end in sgd.train(params, repeat((prompts.infer(), prompts.recall()), steps), position_only,
+                             LR, MOMENTUM, trained=("WKQ",)):
+            pass
+        results.append((before, look(end.params, (test.infer(), test.recall()))))
+    return recall, results
+
+
+def constructed(n, seed, steps):
+    """Accuracy and attention before and after fine-tuning with the constructed memory."""
+    rng = np.random.default_rng([seed, n])
+    facts = Facts.latin(N, R, rng)
+    prompts, test = sample(facts, n, PROMPTS, rng), sample(facts, n, TEST, rng)
+    start = implicit.Steps(rng.normal(0, START, 2 * n + 1), rng.normal(0, START, 2 * n + 2))
+    for last in sgd.train(start, repeat((facts, prompts, LAM), steps), implicit.loss_and_grads,
+                          CONSTRUCTED_LR, MOMENTUM):
+        pass
+    results = []
+    for weights in (start, last.params):
+        traces = implicit.forward(weights, facts, test, LAM)
+        results.append(([(trace.margins > 0).mean() for trace in traces],
+                        np.concatenate([trace.attention[0] for trace in traces])))
+    return results
+
+
+def compute(seeds=SEEDS, pairs=PAIRS, width=WIDTH, pretrain_steps=PRETRAIN_STEPS, steps=STEPS,
+            constructed_steps=CONSTRUCTED_STEPS):
+    data = {}
+
+    def keep(name, n, results):
+        """Store accuracies (seeds, 2) and attention (seeds, T) before and after, of all seeds."""
+        for when, runs in zip(("before", "after"), zip(*results)):
+            data[f"{name}_{n}_{when}_accuracy"] = np.array([run[0] for run in runs])
+            data[f"{name}_{n}_{when}"] = np.array([run[1] for run in runs])
+    for n in pairs:
+        keep("constructed", n, drawing.each(constructed, [(n, seed, constructed_steps) for seed in seeds]))
+    for kind in KINDS:
+        recall, results = zip(*drawing.each(pretrained, [
+            (kind, seed, pairs, width, pretrain_steps, steps) for seed in seeds]))
+        data[f"{kind}_pretrained"] = np.array(recall)
+        for index, n in enumerate(pairs):
+            keep(kind, n, [result[index] for result in results])
+    return dict(data, pairs=np.array(pairs))
+
+
+def plot(data):
+    columns = (("constructed", "before", "Constructed memory, before"),
+               ("constructed", "after", "Constructed memory, after"),
+               ("one-hot", "after", "Pretrained, one-hot, after"),
+               ("random", "after", "Pretrained, random embeddings, after"))
+    figure, axes = drawing.plt.subplots(2 * len(data["pairs"]), 4, figsize=(14, 10))
+    for row, n in enumerate(data["pairs"]):
+        names = [name for i in range(n) for name in (f"$s_{i}$", f"$a_{i}$")] + [f"$s_{n}$", "$r$"]
+        for step, T in enumerate((2 * n + 1, 2 * n + 2)):
+            for axis, (memory, when, title) in zip(axes[2 * row + step], columns):
+                attention = data[f"{memory}_{n}_{when}"]
+                part = attention[:, :2 * n + 1] if step == 0 else attention[:, 2 * n + 1:]
+                image = axis.imshow(part, vmin=0, vmax=1, aspect="auto", interpolation="none")
+                accuracy = data[f"{memory}_{n}_{when}_accuracy"][:, step].min()
+                axis.set_title(f"{title}\n{('infer', 'recall')[step]}, n = {n}: "
+                               f"accuracy ≥ {np.floor(1000 * accuracy) / 1000:g}", fontsize=9)
+                axis.set_xticks(range(T), names[:T])
+                axis.set_yticks(range(0, len(part), 3))
+                axis.grid(False)
+            axes[2 * row + step, 0].set_ylabel("seed")
+    figure.colorbar(image, ax=axes, label="attention", shrink=0.5)
+    return figure
+
+
+if __name__ == "__main__":
+    drawing.main("recall_attention", compute, plot)
