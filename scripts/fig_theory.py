@@ -90,7 +90,8 @@ def compute(seeds=SEEDS, **small):
     data = dict(training.ORIGIN)
     for name in RUNS:
         rows, logits, controls = zip(*(next(results) for _ in range(seeds)))
-        data |= {name: np.array(rows), name + " logits": np.array(logits), name + " controls": np.array(controls)}
+        data |= {name: np.array(rows), name + " logits": np.array(logits),
+                 name + " controls": np.array(controls)}
     return data
 
 

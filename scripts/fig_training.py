@@ -75,10 +75,10 @@ def plot(data):
     for name in STEPS:
         for axis, which in zip(axes[0], ("loss", "accuracy", "divergence")):
             curve(axis, data, name, which, LABELS[name], colours[name])
-    axes[0, 0].set(ylabel="training loss [nats]", title="loss", ylim=(0, 5.5))
+    axes[0, 0].set(ylabel="training loss [nats]", title="loss", ylim=(0, 4.5))
     axes[0, 1].set(ylabel="head accuracy", title="accuracy after a trigger seen before", ylim=(0, 1.02))
     axes[0, 1].axhline(0.95, color=drawing.BLACK, linewidth=0.8, linestyle=":")
-    axes[0, 2].set(ylabel="KL(bigram ‖ model) [nats]", title="other positions", ylim=(0, 10))
+    axes[0, 2].set(ylabel="KL(bigram ‖ model) [nats]", title="other positions", ylim=(0, 5))
     axes[0, 1].legend(fontsize=8, loc="lower right")
     for axis, name in zip(axes[1], ("head", "all")):
         for memory in training.ALL if name == "all" else training.HEAD:
@@ -93,7 +93,7 @@ def plot(data):
                            color=drawing.COLOURS[memory], capsize=3)
             order.annotate(f"{share:.0%}", (high, 2 - row + offset), xytext=(5, 0), fontsize=8,
                            textcoords="offset points", va="center")
-    order.set(yticks=[0, 1, 2], yticklabels=training.HEAD, ylim=(-0.5, 2.5), xlim=(0, None),
+    order.set(yticks=[0, 1, 2], yticklabels=training.HEAD, ylim=(-0.5, 2.5), xlim=(0, 75),
               title="strength reaches a share of its largest value")
     for axis in axes.flat:
         axis.set_xlabel("step")
