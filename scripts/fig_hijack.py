@@ -87,9 +87,9 @@ def plot(data):
             right = (seeds[:, :, 3] == seeds[:, :, 4]).mean(axis=1)
             axis.set(xlim=(0, 1.5), title=f"{name}: I3 right on {right.mean():.1%} of prompts "
                      f"({right.min():.1%}–{right.max():.1%})")
-            axis.legend(fontsize=8, loc="upper left" if column == 0 else "lower left", frameon=True)
-        row[0].set(ylim=(0, 13), ylabel=f"repetitions k (T = {LENGTH} tokens)")
-        row[1].set(yscale="log", ylim=(6, 330), ylabel=f"length T [tokens] (k = {TWICE})")
+            axis.legend(fontsize=8, loc="upper center", ncols=2)
+        row[0].set(ylim=(0, 16), ylabel=f"repetitions k (T = {LENGTH} tokens)")
+        row[1].set(yscale="log", ylim=(6, 700), ylabel=f"length T [tokens] (k = {TWICE})")
         row[1].minorticks_off()
         row[1].set_yticks(LENGTHS, [str(T) for T in LENGTHS])
     for axis in axes[1]:

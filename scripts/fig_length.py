@@ -1,9 +1,9 @@
-"""Length: relative positions generalise to eight times the training length; absolute ones do not, where it shows.
+"""Length: relative positions reach eight times the training length; absolute ones fail where it shows.
 
 On natural prompts the triggers have mostly been seen within the training length L0 and absolute positions
 suffer little; on designed prompts, q→u three times and all of q in the last 48 tokens, they fail as soon as
-these lie beyond L0 (claim I2). Lines: I3 with the effective strengths of the trained models, absolute memory
-up to L0. Markers are medians over the seeds, bars their range. One minute and a half on two cores.
+these lie beyond L0 (claim I2). Lines: I3 with the effective strengths of the trained models, absolute
+memory up to L0. Markers are medians over the seeds, bars their range. One minute and a half on two cores.
 """
 
 import drawing      # first: it sets the number of threads
@@ -79,7 +79,8 @@ def plot(data):
                 axis.plot(data["factors"], np.median(data[encoding][:, :, 3], axis=0),
                           "-" if encoding == "relative" else "--", color=drawing.COLOURS["theory"],
                           label=encoding + ", I3")
-        axis.set(xscale="log", xlabel=f"length / training length ({training.LENGTH})", title=title, ylim=(0, 1.02))
+        axis.set(xscale="log", xlabel=f"length / training length ({training.LENGTH})", title=title,
+                 ylim=(0, 1.02))
         axis.minorticks_off()
         axis.set_xticks(data["factors"], [f"{factor}×" for factor in data["factors"]])
         axis.legend(loc="lower left" if column < 2 else "upper right")

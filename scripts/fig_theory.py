@@ -3,9 +3,9 @@
 Weights trained from zero are projected on the constructed memories; the strengths b1, b2, bo found there go
 into I3, and its logits are compared with those of the trained model on designed prompts: 1 to 5 copies of
 q→u among distractors, then q. Nothing is fitted. In an orthonormal frame the closed form explains nearly
-all; with Gaussian embeddings what is missing is interference, which a constructed model of the same strengths
-and width shows as well. A model that has WF lets WF act on what WO writes, and needs the strength of both
-together. One minute and a half on two cores.
+all; with Gaussian embeddings what is missing is interference, which a constructed model of the same
+strengths and width shows as well. A model that has WF lets WF act on what WO writes, and needs the strength
+of both together. One minute and a half on two cores.
 """
 
 import drawing      # first: it sets the number of threads
