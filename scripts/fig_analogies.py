@@ -20,8 +20,8 @@ from refimpl.induction import probes, theory
 CITIES = ("Paris", "Rome", "Tokyo", "Cairo", "Lima", "Oslo")
 COUNTRIES = ("France", "Italy", "Japan", "Egypt", "Peru", "Norway")
 WORDS = CITIES + COUNTRIES + ("and", "the", "of", "to")
-SEEDS, STEPS, PROMPTS, LENGTH = 5, 120, 8, 24
-REPETITIONS, GAPS = range(1, 9), (3.0, 4.0, 5.0, 6.0, 6.5, 7.0)
+SEEDS, STEPS, PROMPTS, LENGTH = 5, 100, 8, 24
+REPETITIONS, GAPS = range(1, 9), (3.0, 4.0, 5.0, 6.0, 7.0)
 NEVER = len(REPETITIONS) + 1
 
 
@@ -34,7 +34,7 @@ def pretrained(gap):
 
 
 def flip(wins):
-    """The first k from which on u wins on most prompts: wins (repetitions, prompts) -> k, or NEVER."""
+    """The first k from which on u wins on most prompts, or NEVER; wins (repetitions, prompts)."""
     lost = np.flatnonzero(np.mean(wins, axis=1) <= 0.5)
     return lost[-1] + 2 if len(lost) else 1
 
@@ -56,16 +56,18 @@ def one_run(encoding, seed, steps=STEPS, gaps=GAPS, count=PROMPTS):
             k = REPETITIONS[len(prompts) // count]
             z = training.designed_prompt(bigram, rng, q, other + len(CITIES), q + len(CITIES), k, LENGTH)
             prompts.append((np.append(before, z), other + len(CITIES), q + len(CITIES)))
+        # I3 is linear in log pi_b: what the context adds decides against any gap.
+        flat = np.zeros((len(WORDS), len(WORDS)))
+        ahead = [np.subtract(*theory.logits(z, flat, cities, *b, encoding, L0)[-1, [u, w]])
+                 for z, u, w in prompts]
         for gap in gaps:
-            law = pretrained(gap)
-            constructed = induction.construct(frame, law, cities, *b, encoding, L0)
-            models = [lambda z, params=params: induction.forward(params, z, encoding).logits[-1]
-                      for params in (trained._replace(WF=constructed.WF), constructed)]
-            models.append(lambda z: theory.logits(z, np.log(law.pi_b), cities, *b, encoding, L0)[-1])
-            flips = [flip(np.reshape([model(z)[u] > model(z)[w] for z, u, w in prompts], (-1, count)))
-                     for model in models]
+            constructed = induction.construct(frame, pretrained(gap), cities, *b, encoding, L0)
+            wins = [[np.subtract(*induction.forward(params, z, encoding).logits[-1, [u, w]]) > 0
+                     for z, u, w in prompts]
+                    for params in (trained._replace(WF=constructed.WF), constructed)] + [np.array(ahead) > gap]
             hard = theory.hijack(1, LENGTH * (1 + far), gap, b.b2, b.bo).critical_repetitions
-            found.append(flips + [min(np.floor(hard) + 1, NEVER)])
+            found.append([*(flip(np.reshape(model, (-1, count))) for model in wins),
+                          min(np.floor(hard) + 1, NEVER)])
     return np.reshape(found, (2, len(gaps), 4)), b
 
 
