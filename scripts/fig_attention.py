@@ -1,8 +1,9 @@
 """Attention of both layers, constructed and trained from zero, on a prompt that one can read.
 
-Layer 1 looks at the previous token; layer 2, at a trigger, looks at what followed its earlier copies.
-Triggers are the five most frequent characters: space, e, t, a, s. In other rows layer 2 has nothing to look
-for and the construction is uniform. Five seconds.
+Layer 1 looks at the previous token; layer 2, at a trigger, looks at what followed its earlier copies, and at
+the first token if that is the trigger, which has nothing but itself to look at (claim I4). Triggers are the
+five most frequent characters: space, e, t, a, s. In other rows layer 2 has nothing to look for, and the
+construction, which has the trained model's strengths, is uniform. Ten seconds.
 """
 
 import drawing      # first: it sets the number of threads

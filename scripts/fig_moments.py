@@ -50,7 +50,7 @@ def plot(data):
     limits = [predicted.min() - 0.01, predicted.max() + 0.01]
     axes[0].plot(limits, limits, color=drawing.COLOURS["theory"], label="I7")
     axes[0].plot(predicted.ravel(), observed[:, -1].ravel(), "o", color=drawing.COLOURS["WO"], markersize=3,
-                 label=f"gradient of {sizes[-1]:,} sequences,\\n{len(predicted)} chains")
+                 label=f"gradient of {sizes[-1]:,} sequences,\n{len(predicted)} chains")
     axes[0].set(xlabel="Markov moment [nats per unit of WO]", ylabel="minus the first gradient of WO",
                 title="what WO learns first, entry by entry")
     gap = np.sqrt(np.mean((observed - predicted[:, None]) ** 2, axis=(2, 3)))

@@ -78,7 +78,7 @@ def one_run(name, seed, count=None, embeddings=None):
             found = strengths(step.params, through_WF)
             logits = last_logits(step.params, tokens, found, flat)
             rows.append([step.step + 1, *found, *compare(*logits)])
-    constructed = induction.construct(start, bigram, training.TRIGGERS, *found)
+    constructed = induction.construct(start, bigram, training.TRIGGERS, *np.maximum(found, 0))
     built = last_logits(constructed._replace(WF=start.WF), tokens, found, flat)
     alone = last_logits(step.params, tokens, strengths(step.params, False), flat)
     return np.array(rows), logits, np.array([compare(*built), compare(*alone)])
