@@ -85,10 +85,12 @@ def plot(data):
     for row, by_seed, bo, encoding in zip(axes, data["flips"], data["bo"], ("relative", "absolute")):
         for axis, where, flips in zip(row, ("near: 24 words", "far: the last 24 of 48 words"),
                                       by_seed.swapaxes(0, 1)):
-            for column, name, style in ((3, "I5, for the constructed model", "--"), (2, "I3, for the trained one", "-")):
+            for column, name, style in ((3, "I5, for the constructed model", "--"),
+                                        (2, "I3, for the trained one", "-")):
                 axis.plot(data["gaps"], np.median(flips[:, :, column], axis=0), style,
                           color=drawing.COLOURS["theory"], label=name)
-            for column, name, marker, shift in ((1, "constructed, weak $b_2$", "s", -0.05), (0, "trained", "o", 0.05)):
+            for column, name, marker, shift in ((1, "constructed, weak $b_2$", "s", -0.05),
+                                                (0, "trained", "o", 0.05)):
                 middle, low, high = training.spread(flips[:, :, column])
                 axis.errorbar(data["gaps"] + shift, middle, yerr=[middle - low, high - middle], fmt=marker,
                               capsize=3, color=drawing.COLOURS[name.split(",")[0]], label=name)

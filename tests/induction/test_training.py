@@ -6,11 +6,11 @@ import pytest
 from refimpl import sgd
 from refimpl.induction import Bigram, init, orthonormal_frame, probes, sample, tables
 
-V, T, TRIGGERS, STEPS = 8, 16, 2, 60
+V, T, TRIGGERS, STEPS = 8, 16, 2, 80
 HEAD = ("WK1", "WK2", "WO")
 
 
-def train(seed, steps=STEPS, lr=5.0, trained=HEAD):
+def train(seed, steps=STEPS, lr=2.0, trained=HEAD):
     """Steps of SGD on head positions, in the orthonormal frame."""
     rng = np.random.default_rng(seed)
     bigram = Bigram.from_counts(np.random.default_rng(0).integers(1, 9, (V, V)))
@@ -29,10 +29,9 @@ def test_training_builds_the_induction_head(seed):
     run = train(seed)
     losses = [step.loss for step in run]
     assert losses[0] == pytest.approx(np.log(V), rel=1e-12)         # uniform
-    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    assert np.mean(losses[-5:]) < 0.1 * losses[0]
     params = run[-1].params
-    assert probes.WK2(params, TRIGGERS).argmax == probes.WO(params).argmax == 1
-    assert probes.WK1(params).argmax >= 0.75        # a rare token may be missed; chance is 1/16
+    assert probes.WK1(params).argmax == probes.WK2(params, TRIGGERS).argmax == probes.WO(params).argmax == 1
     early = probes.effective_strengths(run[9].params, TRIGGERS)
     assert all(late > first for late, first in zip(probes.effective_strengths(params, TRIGGERS), early))
 
@@ -41,7 +40,7 @@ def test_training_builds_the_induction_head(seed):
 def test_without_the_previous_token_memory_nothing_is_learned_of_the_context():
     """Control: the same run with WK1 at zero knows which tokens were there, not which one followed q."""
     full, without = train(0), train(0, trained=("WK2", "WO"))
-    assert np.mean([step.loss for step in without[-5:]]) > 2 * np.mean([step.loss for step in full[-5:]])
+    assert np.mean([step.loss for step in without[-5:]]) > 10 * np.mean([step.loss for step in full[-5:]])
 
 
 @pytest.mark.jit
