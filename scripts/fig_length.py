@@ -1,0 +1,94 @@
+"""Length: how far beyond the training length L0 the trained head reaches, relative against absolute.
+
+On natural prompts the triggers have mostly been seen within L0, and both encodings go on. On designed
+prompts, q→u three times and all of q in the last 48 tokens, absolute positions fail as soon as these lie
+beyond L0 (claim I2). Relative ones fail slowly: b1 is finite, and attention to the previous token,
+e^b1/(e^b1 + t), falls with t (claim I1). Lines: I3 with the effective strengths of the trained models.
+Markers are medians over the seeds, bars their range. One minute and a half on two cores.
+"""
+
+import drawing      # first: it sets the number of threads
+
+from functools import partial
+
+import numpy as np
+import training
+from refimpl import induction
+from refimpl.induction import probes, theory
+
+SEEDS, STEPS, FACTORS, PROMPTS = 5, 150, (1, 2, 4, 8), 12
+COPIES, WINDOW = 3, 48
+FIELDS = ("natural accuracy", "designed accuracy", "designed mass", "mass by I3")
+
+
+def natural(params, bigram, rng, encoding, length, count):
+    """Share of right predictions at all head positions."""
+    batch = induction.sample(bigram, count, length, rng, training.TRIGGERS)
+    right = []
+    for z, head in zip(batch.tokens, training.head(batch)):
+        predicted = induction.forward(params, z[:-1], encoding).logits.argmax(axis=1)
+        right.append((predicted == z[1:])[head])
+    return np.concatenate(right).mean()
+
+
+def designed(params, bigram, rng, encoding, length, count, strengths):
+    """Share of prompts with argmax u, mean attention of layer 2 on u, and the same by I3."""
+    L0 = None if encoding == "relative" else training.LENGTH
+    found = []
+    for _ in range(count):
+        q = rng.integers(training.TRIGGERS)
+        w = bigram.pi_b[q].argmax()
+        u = rng.choice(np.setdiff1d(np.arange(training.V), [q, w]))
+        others = np.setdiff1d(np.arange(training.V), [q, u, w])
+        before = rng.choice(others, length - WINDOW, p=bigram.pi_u[others] / bigram.pi_u[others].sum())
+        z = np.append(before, training.designed_prompt(bigram, rng, q, u, w, COPIES, WINDOW))
+        trace = induction.forward(params, z, encoding)
+        predicted = theory.in_context_mass(z, [q], *strengths[:2], encoding, L0)[0][-1]
+        found.append((trace.logits[-1].argmax() == u, trace.attention2[-1] @ (z == u), predicted @ (z == u)))
+    return np.mean(found, axis=0)
+
+
+def one_run(encoding, seed, steps=STEPS, factors=FACTORS, count=PROMPTS, d=training.WIDTH):
+    """FIELDS at each multiple of the training length: (factors, fields)."""
+    bigram, rng = training.text_bigram(), np.random.default_rng(seed)
+    start = induction.init(training.V, d, max(factors) * training.LENGTH, rng)
+    params = training.trained(bigram, start, rng, steps, encoding=encoding)
+    strengths = probes.effective_strengths(params, training.TRIGGERS, encoding, training.LENGTH)
+    return [(natural(params, bigram, rng, encoding, factor * training.LENGTH, count),
+             *designed(params, bigram, rng, encoding, factor * training.LENGTH, count, strengths))
+            for factor in factors]
+
+
+def compute(seeds=SEEDS, factors=FACTORS, **small):
+    cases = [(encoding, seed) for encoding in ("relative", "absolute") for seed in range(seeds)]
+    results = drawing.each(partial(one_run, factors=factors, **small), cases)
+    return training.ORIGIN | {"factors": np.array(factors), "relative": np.array(results[:seeds]),
+                              "absolute": np.array(results[seeds:])}
+
+
+def plot(data):
+    figure, axes = drawing.plt.subplots(1, 3, figsize=(13, 4), sharey=True)
+    for axis, column, title in zip(axes, range(3), ("natural prompts",
+                                                    "designed prompts, q in the last 48 tokens",
+                                                    "designed prompts, attention of layer 2 on u")):
+        for encoding, shift in (("relative", 0.97), ("absolute", 1.03)):
+            x, colour = data["factors"] * shift, drawing.COLOURS[encoding]
+            middle, low, high = training.spread(data[encoding][:, :, column])
+            axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", capsize=3, color=colour,
+                          label=encoding + ", trained")
+            if column == 2:
+                axis.plot(data["factors"], np.median(data[encoding][:, :, 3], axis=0),
+                          "-" if encoding == "relative" else "--", color=drawing.COLOURS["theory"],
+                          label=encoding + ", I3")
+        axis.set(xscale="log", xlabel=f"length / training length ({training.LENGTH})", title=title,
+                 ylim=(0, 1.02))
+        axis.minorticks_off()
+        axis.set_xticks(data["factors"], [f"{factor}×" for factor in data["factors"]])
+        axis.legend(loc="lower left" if column < 2 else "upper right")
+    axes[0].axhline(0.95, color=drawing.BLACK, linewidth=0.8, linestyle=":")
+    axes[0].set_ylabel("head accuracy, or attention")
+    return figure
+
+
+if __name__ == "__main__":
+    drawing.main("length", compute, plot)

@@ -1,0 +1,54 @@
+"""The rank of WK2 is the number of triggers.
+
+WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ holds one direction for each trigger. Singular values of the trained WK2,
+divided by the largest, for K fixed triggers and for 5 that are drawn anew for each sequence, where any
+character can be one. Medians over the seeds, bands their range. Half a minute on two cores.
+"""
+
+import drawing      # first: it sets the number of threads
+
+from functools import partial
+
+import numpy as np
+import training
+from refimpl import induction
+
+SEEDS, STEPS, SHOWN = 5, 150, 40
+CASES = {"K = 1": ("head", 1), "K = 5": ("head", 5), "K = 15": ("head", 15), "5 drawn": ("drawn", 5)}
+COLOURS = dict(zip(CASES, (drawing.PURPLE, drawing.ORANGE, drawing.GREEN, drawing.SKY)))
+
+
+def singular_values(name, seed, steps=STEPS, d=training.WIDTH):
+    """Singular values (d,) of the trained WK2, largest first."""
+    setting, triggers = CASES[name]
+    rng = np.random.default_rng(seed)
+    start = induction.init(training.V, d, training.LENGTH, rng)
+    # One step size for all, at which all of them train.
+    options = training.SETTINGS[setting] | {"lr": training.SETTINGS["drawn"]["lr"], "triggers": triggers}
+    return np.linalg.svd(training.trained(training.text_bigram(), start, rng, steps, **options).WK2)[1]
+
+
+def compute(seeds=SEEDS, **small):
+    values = iter(drawing.each(partial(singular_values, **small),
+                               [(name, seed) for name in CASES for seed in range(seeds)]))
+    return training.ORIGIN | {name: np.array([next(values) for _ in range(seeds)]) for name in CASES}
+
+
+def plot(data):
+    figure, axis = drawing.plt.subplots(figsize=(6.5, 4))
+    for name, (setting, K) in CASES.items():
+        values = data[name][:, :SHOWN] / data[name][:, :1]
+        middle, low, high = training.spread(values)
+        index = np.arange(1, values.shape[1] + 1)
+        axis.plot(index, middle, "o-", color=COLOURS[name], markersize=3, label=name)
+        axis.fill_between(index, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+        if setting == "head":
+            axis.axvline(K + 0.5, color=COLOURS[name], linestyle=":", linewidth=1)
+    axis.set(xlabel="index of the singular value (dotted: K, then all others)", ylabel="share of the largest",
+             ylim=(0, 1.02), xlim=(0, SHOWN + 0.5), title="singular values of the trained WK2")
+    axis.legend(title="triggers")
+    return figure
+
+
+if __name__ == "__main__":
+    drawing.main("rank", compute, plot)

@@ -1,0 +1,128 @@
+"""Trained logits against theory: three numbers taken from the weights, and the closed form of I3 (claim I10).
+
+Weights trained from zero are projected on the constructed memories; the strengths b1, b2, bo found there go
+into I3, and its logits are compared with those of the trained model on designed prompts: 1 to 5 copies of
+q→u among distractors, then q. Nothing is fitted. In an orthonormal frame the closed form explains nearly
+all; with Gaussian embeddings what is missing is interference, which a constructed model of the same
+strengths and width shows as well. A model that has WF lets WF act on what WO writes, and needs the strength
+of both together. One minute and a half on two cores.
+"""
+
+import drawing      # first: it sets the number of threads
+
+from functools import partial
+
+import numpy as np
+import training
+from refimpl import induction
+from refimpl.induction import probes, theory
+
+SEEDS, EVERY, PROMPTS = 5, 10, 40
+# Setting of training.py and embeddings: a width, or the orthonormal frame (d = 3V + T = 259).
+RUNS = {
+    "frame": ("head", "frame", 150),
+    "d = 512": ("head", 512, 150),
+    "d = 128": ("head", 128, 150),
+    "frame, all, WF": ("all", "frame", 200),
+}
+COLOURS = dict(zip(RUNS, (drawing.ORANGE, drawing.GREEN, drawing.SKY, drawing.PURPLE)))
+
+
+def prompts(bigram, rng):
+    """Designed prompts: any trigger q and any u; w is the most probable successor of q."""
+    found = []
+    for _ in range(PROMPTS):
+        q = rng.integers(training.TRIGGERS)
+        w = bigram.pi_b[q].argmax()
+        u = rng.choice(np.setdiff1d(np.arange(training.V), [q, w]))
+        k = rng.integers(1, 6)
+        length = rng.integers(2 * k + 2, training.LENGTH + 1)
+        found.append(training.designed_prompt(bigram, rng, q, u, w, k, length))
+    return found
+
+
+def strengths(params, through_WF):
+    """The effective strengths, and bo with or without what WF makes of it: U (I + WF) WO WV Eᵀ."""
+    found = probes.effective_strengths(params, training.TRIGGERS, train_length=training.LENGTH)
+    if not through_WF:
+        return found
+    composite = params._replace(WO=params.WO + params.WF @ params.WO)
+    return found._replace(bo=probes.WO(composite).strength)
+
+
+def last_logits(params, tokens, found, log_pi_b):
+    """Logits (V,) at the end of each prompt, of the model and of I3, each with mean zero: (2, prompts, V)."""
+    pairs = np.array([(induction.forward(params, z).logits[-1],
+                       theory.logits(z, log_pi_b, range(training.TRIGGERS), *found)[-1]) for z in tokens])
+    return (pairs - pairs.mean(axis=-1, keepdims=True)).swapaxes(0, 1)
+
+
+def compare(observed, predicted):
+    """R² of the prediction (1 − residual / total sum of squares, nothing fitted), and argmax agreement."""
+    return (1 - ((observed - predicted) ** 2).sum() / (observed ** 2).sum(),
+            (observed.argmax(axis=1) == predicted.argmax(axis=1)).mean())
+
+
+def one_run(name, seed, count=None, embeddings=None):
+    """Rows of step, b1, b2, bo, R², agreement; the last logits; R² of a constructed model like it."""
+    setting, default, steps = RUNS[name]
+    embeddings = embeddings or default
+    bigram, rng = training.text_bigram(), np.random.default_rng(seed)
+    start = induction.orthonormal_frame(training.V, training.LENGTH, rng) if embeddings == "frame" else \
+        induction.init(training.V, embeddings, training.LENGTH, rng)
+    tokens = prompts(bigram, np.random.default_rng([seed, 1]))
+    # Outputs are uniform: without context all tokens are equal after a trigger.
+    flat, through_WF, rows = np.zeros((training.V, training.V)), setting == "all", []
+    for step in training.steps(bigram, start, rng, count or steps, **training.SETTINGS[setting]):
+        if (step.step + 1) % EVERY == 0:
+            found = strengths(step.params, through_WF)
+            logits = last_logits(step.params, tokens, found, flat)
+            rows.append([step.step + 1, *found, *compare(*logits)])
+    constructed = induction.construct(start, bigram, training.TRIGGERS, *np.maximum(found, 0))
+    built = last_logits(constructed._replace(WF=start.WF), tokens, found, flat)
+    alone = last_logits(step.params, tokens, strengths(step.params, False), flat)
+    return np.array(rows), logits, np.array([compare(*built), compare(*alone)])
+
+
+def compute(seeds=SEEDS, **small):
+    cases = [(name, seed) for name in RUNS for seed in range(seeds)]
+    results = iter(drawing.each(partial(one_run, **small), cases))
+    data = dict(training.ORIGIN)
+    for name in RUNS:
+        rows, logits, controls = zip(*(next(results) for _ in range(seeds)))
+        data |= {name: np.array(rows), name + " logits": np.array(logits),
+                 name + " controls": np.array(controls)}
+    return data
+
+
+def plot(data):
+    figure, axes = drawing.plt.subplots(1, 4, figsize=(15, 4))
+    for axis, name in zip(axes, ("frame", "d = 128")):
+        observed, predicted = data[name + " logits"][0]
+        R2 = training.spread(data[name][:, -1, 4])
+        limits = [min(observed.min(), predicted.min()) - 0.5, max(observed.max(), predicted.max()) + 0.5]
+        axis.plot(limits, limits, color=drawing.COLOURS["theory"], label="I3 = trained")
+        axis.plot(predicted.ravel(), observed.ravel(), ".", color=COLOURS[name], markersize=3, alpha=0.5,
+                  label="one token after one prompt", rasterized=True)
+        axis.set(xlim=limits, ylim=limits, xlabel="I3 with effective strengths, logit [nats]",
+                 ylabel="trained model, logit [nats]",
+                 title=f"{name}: R² = {R2[0]:.2f} ({R2[1]:.2f}–{R2[2]:.2f})")
+        axis.legend(loc="upper left", fontsize=8)
+    for name in RUNS:
+        for axis, column in zip(axes[2:], (4, 5)):
+            middle, low, high = training.spread(data[name][:, :, column])
+            x = data[name][0, :, 0]
+            axis.plot(x, middle, "o-", color=COLOURS[name], label=name, markersize=3)
+            axis.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+            controls = data[name + " controls"][:, 0, column - 4]
+            axis.plot(210, np.median(controls), "D", color=COLOURS[name], clip_on=False)
+    axes[2].set(xlabel="step", ylabel="R² of I3", ylim=(0, 1.02), xlim=(0, 215),
+                title="R² while training (◆ constructed)")
+    axes[3].set(xlabel="step", ylabel="share of prompts", ylim=(0, 1.02), xlim=(0, 215),
+                title="same argmax")
+    axes[3].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+if __name__ == "__main__":
+    drawing.main("theory", compute, plot)
