@@ -26,9 +26,7 @@ def verdicts(params, bigram, rng, strengths, k, length, count):
     """Rows of k, T, Δ, whether u beats w, whether it should by I3, and p_u − p_w by I3."""
     rows, b, log_pi_b = [], strengths, np.log(bigram.pi_b)
     for _ in range(count):
-        q = rng.integers(training.TRIGGERS)
-        w = bigram.pi_b[q].argmax()
-        u = rng.choice(np.setdiff1d(np.arange(training.V), [q, w]))
+        q, u, w = training.rivals(bigram, rng)
         gap = log_pi_b[q, w] - log_pi_b[q, u]
         z = training.designed_prompt(bigram, rng, q, u, w, k, length)
         logits = induction.forward(params, z).logits[-1]

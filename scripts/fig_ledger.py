@@ -43,9 +43,7 @@ def one_run(name, seed, steps=None, count=PROMPTS, d=training.WIDTH):
     params = training.trained(bigram, start, rng, steps or default, **training.SETTINGS[setting])
     logits, scores = [], []
     for _ in range(count):
-        q = rng.integers(training.TRIGGERS)
-        w = bigram.pi_b[q].argmax()
-        u = rng.choice(np.setdiff1d(np.arange(training.V), [q, w]))
+        q, u, w = training.rivals(bigram, rng)
         z = training.designed_prompt(bigram, rng, q, u, w, rng.integers(1, 6), training.LENGTH)
         by_memory, by_block = ledger.logits(params, z), ledger.scores(params, z)
         logits.append([sum(by_memory[memory][-1] for memory in group) for group in LOGITS])

@@ -36,9 +36,7 @@ def designed(params, bigram, rng, encoding, length, count, strengths):
     L0 = None if encoding == "relative" else training.LENGTH
     found = []
     for _ in range(count):
-        q = rng.integers(training.TRIGGERS)
-        w = bigram.pi_b[q].argmax()
-        u = rng.choice(np.setdiff1d(np.arange(training.V), [q, w]))
+        q, u, w = training.rivals(bigram, rng)
         others = np.setdiff1d(np.arange(training.V), [q, u, w])
         before = rng.choice(others, length - WINDOW, p=bigram.pi_u[others] / bigram.pi_u[others].sum())
         z = np.append(before, training.designed_prompt(bigram, rng, q, u, w, COPIES, WINDOW))

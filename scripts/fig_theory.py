@@ -32,9 +32,7 @@ def prompts(bigram, rng):
     """Designed prompts: any trigger q and any u; w is the most probable successor of q."""
     found = []
     for _ in range(PROMPTS):
-        q = rng.integers(training.TRIGGERS)
-        w = bigram.pi_b[q].argmax()
-        u = rng.choice(np.setdiff1d(np.arange(training.V), [q, w]))
+        q, u, w = training.rivals(bigram, rng)
         k = rng.integers(1, 6)
         length = rng.integers(2 * k + 2, training.LENGTH + 1)
         found.append(training.designed_prompt(bigram, rng, q, u, w, k, length))

@@ -73,6 +73,13 @@ def measure(params, bigram, batch, encoding="relative"):
     return np.concatenate(right).mean(), np.concatenate(divergence).mean()
 
 
+def rivals(bigram, rng, triggers=TRIGGERS):
+    """A trigger q, any other token u, and w, the most probable successor of q: all different."""
+    q = rng.integers(triggers)
+    w = np.where(np.arange(len(bigram.pi_u)) == q, 0, bigram.pi_b[q]).argmax()
+    return q, rng.choice(np.setdiff1d(np.arange(len(bigram.pi_u)), [q, w])), w
+
+
 def designed_prompt(bigram, rng, q, u, w, repetitions, length):
     """T = length tokens: copies of q→u among distractors drawn from pi_u, which are none of q, u, w; then q.
 
