@@ -85,7 +85,7 @@ def plot(data):
             right = (seeds[:, :, 3] == seeds[:, :, 4]).mean(axis=1)
             axis.set(xlim=(0, 1.5), title=f"{name}: I3 right on {right.mean():.1%} of prompts "
                      f"({right.min():.1%}–{right.max():.1%})")
-            axis.legend(fontsize=8, loc="upper center", ncols=2)
+            axis.legend(fontsize=8, loc="upper center", ncols=2, frameon=True, framealpha=1, edgecolor="none")
         row[0].set(ylim=(0, 16), ylabel=f"repetitions k (T = {LENGTH} tokens)")
         row[1].set(yscale="log", ylim=(6, 700), ylabel=f"length T [tokens] (k = {TWICE})")
         row[1].minorticks_off()

@@ -1,8 +1,9 @@
 """WK2 holds one direction for each trigger: its singular values drop after the K-th.
 
-The construction WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ has rank K exactly; training adds a tail. Singular values of the trained WK2,
-divided by the largest, for K fixed triggers and for 5 that are drawn anew for each sequence, where any
-character can be one. Medians over the seeds, bands their range. Half a minute on two cores.
+The construction WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ has rank K exactly; training adds a tail. Shown are singular
+values of the trained WK2, divided by the largest, for K fixed triggers and for 5 that are drawn anew for
+each sequence, where any character can be one. Medians over the seeds, bands their range. Half a minute on
+two cores.
 """
 
 import drawing      # first: it sets the number of threads
