@@ -5,7 +5,7 @@ into I3, and its logits are compared with those of the trained model on designed
 q→u among distractors, then q. Nothing is fitted. In an orthonormal frame the closed form explains nearly
 all; with Gaussian embeddings what is missing is interference, which a constructed model of the same
 strengths and width shows as well. A model that has WF lets WF act on what WO writes, and needs the strength
-of both together. One minute and a half on two cores.
+of both together. Two and a half minutes on two cores.
 """
 
 import drawing      # first: it sets the number of threads
