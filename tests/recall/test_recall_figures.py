@@ -57,8 +57,8 @@ def test_figure_shows_what_it_claims(name):
 
 @pytest.mark.jit
 def test_months_example_answers_both_questions():
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(SCRIPTS.parent)}
     result = subprocess.run([sys.executable, str(SCRIPTS / "months.py")], capture_output=True, text=True,
-                            encoding="utf-8", check=True, env={**os.environ, "PYTHONIOENCODING": "utf-8",
-                                                                  "PYTHONPATH": str(SCRIPTS.parent)})
+                            encoding="utf-8", check=True, env=environment)
     answers = [line.split(" (")[0] for line in result.stdout.splitlines() if "->" in line]
     assert answers == ["  -> 3 months later", "  -> January", "  -> fifth", "  -> B"]
