@@ -37,11 +37,11 @@ def text_bigram():
 
 
 def steps(bigram, start, rng, count, lr=SETTINGS["head"]["lr"], positions="head", encoding="relative",
-          trained=HEAD, length=LENGTH, triggers=TRIGGERS, drawn=False):
+          trained=HEAD, length=LENGTH, triggers=TRIGGERS, outputs="uniform", drawn=False):
     """Train from the Params `start` and yield `count` sgd.Steps; the loss is on "head" positions or "all"."""
     def batches():
         for _ in range(count):
-            batch = induction.sample(bigram, BATCH, length, rng, triggers, drawn=drawn)
+            batch = induction.sample(bigram, BATCH, length, rng, triggers, outputs, drawn)
             yield batch.tokens, head(batch) if positions == "head" else np.ones(batch.occurrence.shape, bool)
     gradient = induction.tables.loss_and_grads if encoding == "relative" else \
         partial(induction.loss_and_grads, encoding=encoding)

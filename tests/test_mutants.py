@@ -139,6 +139,11 @@ EQUIVALENT_R = {
      "np.exp(-lam * x ** 2), 0.5, 1.0, xtol=4e-16): 1.0: one more"): "a wider bracket, the same root",
 }
 
+EQUIVALENT_R11 = {
+    ("score_factors", "return np.full(2 * n + 1, 1 + 3 / M): 2 * n + 1: left side dropped"):
+    "one factor instead of 2n+1 equal ones: it broadcasts",
+}
+
 
 @pytest.mark.jit
 @pytest.mark.parametrize("module, wanted, names, equivalent", [
@@ -148,9 +153,9 @@ EQUIVALENT_R = {
     (associative, lambda name: name == "moments", ("M1", "M2"), {}),
     (induction.theory, lambda name: name != "sharp_strengths", SYSTEM_I, EQUIVALENT_I),
     (induction.moments, lambda name: True, ("I7", "I7b", "I7c"), EQUIVALENT_I7),
-    (recall.theory, lambda name: name not in REFUSALS, SYSTEM_R,
-     EQUIVALENT_R)],
+    (recall.theory, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_R),
+    (recall.finetuning, lambda name: True, ("R11", "R13"), EQUIVALENT_R11)],
     ids=["ops", "induction.model", "recall.model", "associative", "induction.theory",
-         "induction.moments", "recall.theory"])
+         "induction.moments", "recall.theory", "recall.finetuning"])
 def test_every_mutant_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
     record_property("say", attack(monkeypatch, module, wanted, names, equivalent))

@@ -318,7 +318,7 @@ def some(prompts, chosen):
        provenance="derived", derivation=finetuning.score_factors, cases=10, tolerance=1e-11,
        reason="rounding, relative to the largest score, of five steps that may amplify it",
        control="one answer more is shared by two prompts", step=("infer", "recall"), n=(1, 2), R=(2, 4),
-       M=(2, 4), lam=(0.1, 10.0))
+       M=(2, 6), lam=(0.1, 10.0))
 def few_samples_scale_the_scores(case, step, n, R, M, lam):
     """Scores after five steps of full WKQ, in training prompts and in one of unseen tokens."""
     facts, prompts, unseen, k = disjoint_prompts(case, R, n, M)
@@ -366,7 +366,7 @@ def relu_recall(case, table, n, R, spare, lam, bias):
         return loss(with_logits(memory, w), tokens, targets, slot, "relu")
     observed = np.array([at(value) for value in x])
     return ((with_size(logits, lam),
-             with_size(finetuning.relu_recall_loss(x, facts.N, facts.R, lam, bias), lam), True),
+             with_size(finetuning.relu_recall_loss(x[None], facts.N, facts.R, lam, bias)[0], lam), True),
             (with_size(forward(params, tokens[0], "relu").logits[slice(*slot)], lam),
              with_size(observed, lam), bool((observed[0] <= observed + 1e-12).all())))
 

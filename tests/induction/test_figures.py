@@ -11,6 +11,7 @@ SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 SMALL = {
     "training": dict(seeds=1, count=4, d=8),
     "step_size": dict(seeds=1, count=2, d=8),
+    "tasks": dict(seeds=1, steps=5),
     "rank": dict(seeds=1, steps=3, d=8),
     "theory": dict(seeds=1, count=10, embeddings=8),
     "attention": dict(steps=3, d=8),
