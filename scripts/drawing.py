@@ -15,9 +15,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-# Before NumPy is loaded, and inherited by the processes that `each` starts.
-for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ[name] = "1"
+# Inherited by the processes that `each` starts. Too late, and not for us to change, where NumPy and
+# Numba are running already: in a test, or a notebook.
+if "numpy" not in sys.modules:
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
 
 import matplotlib   # noqa: E402
 import numpy as np  # noqa: E402

@@ -28,9 +28,6 @@ SMALL = {
 def figure(monkeypatch):
     """Import scripts/fig_<name>.py, its cases computed in this process."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    # drawing pins the threads of the processes that it starts; not those of the tests that follow.
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
     known = set(sys.modules)
 
     def load(name):
