@@ -1,12 +1,15 @@
-"""How fast is it: the plain path and the tables beside PyTorch and JAX, the sampler, memory, cold start.
+"""How fast is it: both systems beside PyTorch and JAX, the sampler, memory, cold start.
 
     python scripts/bench.py            all of it, up to 10 minutes
-    python scripts/bench.py --quick    up to a minute: d = 128, T = 256 alone, no plain path, no cold start
+    python scripts/bench.py --quick    up to a minute: few sizes, no plain path, no cold start
 
 What is compared runs in turn, REPEATS times over, so that a busy moment of the machine hits all
-alike; what is printed are medians and the spread. Losses must agree before anything is timed.
+alike: calls for TURN seconds, or one, and a PAUSE in which its threads fall asleep, since they would
+spin on, on the cores of the next. What is printed are medians and the spread of the seconds a call.
+Losses must agree before anything is timed.
 PyTorch and JAX, where they are installed, run in float32, the whole batch at once, without Python
 loops, positions by gather, layer 2 and the output at the rows in the loss alone. JAX takes all cores.
+In recall all weights but WKQ are frozen, in both.
 
 The limit is what the mathematics needs, whatever the program: multiply-adds (list in tables.py) over
 the rate of a large BLAS product, and exponentials over the rate of a loop of them, on all threads.
@@ -25,17 +28,19 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from refimpl import induction
+from refimpl import induction, recall
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = dict(os.environ)      # of new processes: `drawing`, once imported, asks for one thread
-V, B, TRIGGERS, REPEATS = 65, 64, 5, 7
+V, B, TRIGGERS, REPEATS, TURN, PAUSE = 65, 64, 5, 7, 0.1, 0.02
 CORES = [n for n in (1, 2) if n <= numba.config.NUMBA_NUM_THREADS]
 OURS, THEIRS = f"tables float64, {CORES[-1]} threads", f"PyTorch float32, {CORES[-1]} threads"
 JAX, PLAIN = "JAX float32", "plain float64"
 # d, T, and whether everything is compared, or only what the figure shows.
 SIZES = ([(d, 256, d == 128) for d in (64, 128, 256, 512)] + [(128, 128, False)]
          + [(d, 64, d == 128) for d in (64, 128, 256, 512)])
+N_PAIRS, R, LAM, SUBJECTS, DENSE_SUBJECTS = 2, 8, 10.0, (5, 7, 9, 11, 14, 17, 20), 11       # powers of two
+IMPLICIT, DENSE = "implicit float64", f"dense PyTorch float32, {CORES[-1]} threads"
 COLD = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 STEP = ("import numpy as np; from refimpl import induction; "
         "params = induction.init(5, 4, 6, np.random.default_rng(0)); "
@@ -158,13 +163,16 @@ def contenders(data, frameworks, full, plain):
 
 
 def interleaved(steps, repeats=REPEATS):
-    """Seconds of each step, (repeats,) arrays by name, one of each in turn."""
+    """Seconds of each step, (repeats,) arrays by name: calls of one after calls of the other, in turn."""
     times = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
+            time.sleep(PAUSE)
+            start, calls = time.perf_counter(), 0
+            while calls == 0 or time.perf_counter() - start < TURN:
+                step()
+                calls += 1
+            times[name].append((time.perf_counter() - start) / calls)
     return {name: np.array(values) for name, values in times.items()}
 
 
@@ -217,6 +225,61 @@ def bench_induction(sizes, frameworks, plain, rates):
     d, T, share, name, seconds, least = zip(*results)
     return dict(d=np.array(d), T=np.array(T), share=np.array(share), name=np.array(name),
                 seconds=np.array(seconds), limit=np.array(least))
+
+
+def torch_recall(params, prompts):
+    """L_infer + L_recall of the dense model and the gradient of WKQ, a function like that of `torch_step`."""
+    import torch
+    E, U, P, WKQ, W1, b1, W2 = (torch.tensor(a, dtype=torch.float32) for a in params)
+    WKQ.requires_grad_()
+    steps = []
+    for tokens, targets, slot in (prompts.infer(), prompts.recall()):
+        content = E[torch.tensor(tokens)]
+        rows = torch.cat([content, P[:tokens.shape[1]].expand(len(tokens), -1, -1)], 2)
+        steps.append((content, rows, torch.tensor(targets - slot[0]), U[slice(*slot)].T))
+
+    def step(threads):
+        torch.set_num_threads(threads)
+        WKQ.grad, loss = None, 0
+        for content, rows, target, UT in steps:
+            scores = rows @ (rows[:, -1] @ WKQ)[:, :, None]
+            x = (scores.softmax(1) * content).sum(1)
+            loss += torch.nn.functional.cross_entropy((x @ W1.T + b1).square() @ W2.T @ UT, target)
+        loss.backward()
+        return loss.item()
+    return step
+
+
+def bench_recall(frameworks, subjects):
+    """Print what a step of fine-tuning takes against the number of facts, N R; returns what `plot` draws."""
+    print(f"\nloss of both steps and gradient of WKQ, {B} prompts, n = {N_PAIRS}, R = {R}, square; "
+          "the losses agree")
+    results = []
+    for log in subjects:
+        rng = np.random.default_rng(log)
+        facts = recall.Facts.latin(2 ** log, R, rng)
+        prompts = recall.sample(facts, N_PAIRS, B, rng)
+        known = recall.implicit.seen(prompts)
+        index = recall.implicit.index(known, prompts)
+        weights = recall.implicit.Steps(*(rng.normal(0, 1, len(ids)) for ids in known))
+        steps = {IMPLICIT: lambda: recall.implicit.loss_and_grads(weights, facts, prompts, LAM, index)[0]}
+        if "torch" in frameworks and log <= DENSE_SUBJECTS:
+            params = recall.construct(facts, N_PAIRS, LAM)
+            for ids, w in zip(known, weights):
+                params.WKQ.reshape(-1)[ids] = w
+            steps[DENSE] = lambda step=torch_recall(params, prompts): step(CORES[-1])
+            del params
+        losses = [step() for step in steps.values()]
+        if max(losses) - min(losses) > 1e-4:
+            raise SystemExit(f"the losses disagree: {losses}")
+        times = interleaved(steps)
+        ours = np.median(times[IMPLICIT])
+        print(f"  N = 2^{log:<2}" + "".join(
+            f"   {name} {1e3 * np.median(values):8.2f} ms {np.median(values) / ours:6.1f} x"
+            for name, values in times.items()), flush=True)
+        results += [(log, name, values) for name, values in times.items()]
+    log, name, seconds = zip(*results)
+    return dict(recall_N=2 ** np.array(log), recall_name=np.array(name), recall_seconds=np.array(seconds))
 
 
 def bench_compiled():
@@ -293,33 +356,47 @@ def bench_cold_start():
             print(f"  {name:28}{seconds[0]:9.1f} {seconds[1]:9.1f}", flush=True)
 
 
+def errorbar(axis, x, seconds, **look):
+    """Medians over the repeats in ms, and their whole range, against x."""
+    milliseconds = 1e3 * seconds
+    middle = np.median(milliseconds, axis=1)
+    spread = np.abs(np.percentile(milliseconds, [0, 100], axis=1) - middle)
+    axis.errorbar(x, middle, spread, linestyle="none" if len(x) == 1 else "-", capsize=2, **look)
+
+
 def plot(data):
-    """Cost against d and against T, ours and theirs, and the machine's limit as a line."""
+    """Cost against d, T and the number of facts, ours and theirs, and the machine's limit as a line."""
     import drawing
-    figure, axes = drawing.plt.subplots(2, 2, figsize=(8.5, 6.5), sharey="row")
+    figure, axes = drawing.plt.subplot_mosaic([["a", "b", "e"], ["c", "d", "e"]], figsize=(11, 6.5))
     looks = {OURS: (drawing.BLUE, "o"), THEIRS: (drawing.RED, "s"), JAX: (drawing.ORANGE, "^"),
              PLAIN: (drawing.GREEN, "D")}
-    for row, share in zip(axes, ("head", "all")):
-        for axis, x, fixed, value in zip(row, "dT", "Td", (256, 128)):
-            chosen = (data["share"] == share) & (data[fixed] == value)
-            for name, (colour, marker) in looks.items():
-                mine = chosen & (data["name"] == name)
-                if mine.any():
-                    milliseconds = 1e3 * data["seconds"][mine]
-                    middle = np.median(milliseconds, axis=1)
-                    spread = np.abs(np.percentile(milliseconds, [0, 100], axis=1) - middle)
-                    axis.errorbar(data[x][mine], middle, spread, color=colour, marker=marker, label=name,
-                                  linestyle="none" if mine.sum() == 1 else "-", capsize=2)
-            mine = chosen & (data["name"] == OURS)
-            order = np.argsort(data[x][mine])
-            axis.plot(data[x][mine][order], 1e3 * data["limit"][mine][order], color=drawing.BLACK,
-                      label="limit of the operations")
-            axis.set(xscale="log", yscale="log", title=f"{fixed} = {value}, loss on {share} positions",
-                     xlabel={"d": "width d", "T": "sequence length T (tokens)"}[x])
-            axis.set_xticks(np.unique(data[x][chosen]), np.unique(data[x][chosen]))
-            axis.minorticks_off()
-        row[0].set_ylabel("time of one step (ms)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=3)
+    for panel, share, x, fixed, value in (("a", "head", "d", "T", 256), ("b", "head", "T", "d", 128),
+                                          ("c", "all", "d", "T", 256), ("d", "all", "T", "d", 128)):
+        axis, chosen = axes[panel], (data["share"] == share) & (data[fixed] == value)
+        for name, (colour, marker) in looks.items():
+            mine = chosen & (data["name"] == name)
+            if mine.any():
+                order = np.argsort(data[x][mine])
+                errorbar(axis, data[x][mine][order], data["seconds"][mine][order],
+                         color=colour, marker=marker, label=name)
+        mine = chosen & (data["name"] == OURS)
+        order = np.argsort(data[x][mine])
+        axis.plot(data[x][mine][order], 1e3 * data["limit"][mine][order], color=drawing.BLACK,
+                  label="limit of the operations")
+        axis.set(xscale="log", yscale="log", ylabel="time of one step (ms)",
+                 title=f"induction, {fixed} = {value}, loss on {share} positions",
+                 xlabel={"d": "width d", "T": "sequence length T (tokens)"}[x])
+        axis.set_xticks(np.unique(data[x][chosen]), np.unique(data[x][chosen]))
+        axis.minorticks_off()
+    for name, (colour, marker) in ((IMPLICIT, looks[OURS]), (DENSE, looks[THEIRS])):
+        mine = data["recall_name"] == name
+        if mine.any():
+            errorbar(axes["e"], data["recall_N"][mine], data["recall_seconds"][mine],
+                     color=colour, marker=marker, label=name)
+    axes["e"].set(xscale="log", yscale="log", title="recall", xlabel=f"subjects N (facts: {R} N)",
+                  ylabel="time of one step (ms)")
+    axes["e"].legend()
+    figure.legend(*axes["a"].get_legend_handles_labels(), loc="outside lower center", ncol=3)
     return figure
 
 
@@ -335,7 +412,7 @@ def save(data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="d = 128, T = 256 alone; writes no figure")
+    parser.add_argument("--quick", action="store_true", help="few sizes; writes no figure")
     args = parser.parse_args()
     start, rates = time.perf_counter(), machine_rates()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
@@ -345,6 +422,7 @@ def main():
     frameworks = [name for name in ("torch", "jax") if installed(name)]
     sizes = [(128, 256, False)] if args.quick else SIZES
     data = bench_induction(sizes, frameworks, not args.quick, rates)
+    data |= bench_recall(frameworks, SUBJECTS[1:3] if args.quick else SUBJECTS)
     if not args.quick:
         save(data)
     bench_sampler()
