@@ -6,11 +6,11 @@ and random embeddings. Accuracy is that on new prompts, the lowest of all seeds.
 Run time: some 2 minutes on two cores.
 """
 
+import drawing      # first: it sets the number of threads
 from itertools import repeat
 
 import numpy as np
 
-import drawing
 from refimpl import sgd
 from refimpl.recall import Facts, Params, batched, implicit, sample
 

@@ -8,12 +8,12 @@ within pairs from nearly equal pairs against R8, and how long it takes until one
 Top right: who wins from random starts. Run time: a minute on two cores.
 """
 
+import drawing      # first: it sets the number of threads
 from itertools import repeat
 
 import numpy as np
 from scipy.special import softmax
 
-import drawing
 from refimpl import sgd
 from refimpl.recall import Facts, batched, construct, implicit, sample, theory
 

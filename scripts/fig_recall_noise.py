@@ -8,11 +8,11 @@ some subjects share another's row.
 Run time: a minute and a half on two cores.
 """
 
+import drawing      # first: it sets the number of threads
 from itertools import repeat
 
 import numpy as np
 
-import drawing
 from refimpl import sgd
 from refimpl.recall import Facts, batched, construct, implicit, sample
 

@@ -9,13 +9,13 @@ attention trains on one prompt, R = 32. Theory: `score_factors` and the flow, fo
 common tokens, whose relations are equally frequent. Run time: some 2 minutes on two cores.
 """
 
+import drawing      # first: it sets the number of threads
 from itertools import repeat
 
 import numpy as np
 from scipy import stats
 from scipy.special import softmax
 
-import drawing
 from refimpl import sgd
 from refimpl.recall import Facts, finetuning, implicit, sample, theory
 

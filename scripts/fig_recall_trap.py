@@ -8,10 +8,11 @@ R/(2(R−1)λδ). The square has its minimum near ½, and log R at 1 as well. Bl
 panel: that way back, from the lowest point on. Run time: a minute and a half on two cores.
 """
 
+import drawing      # first: it sets the number of threads
+
 import numpy as np
 from scipy.special import softmax
 
-import drawing
 from refimpl import sgd
 from refimpl.recall import Facts, batched, construct, finetuning, sample, theory
 
