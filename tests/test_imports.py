@@ -22,7 +22,7 @@ ALLOWED = {
     "model": {"ops", "check"}, "task": {"check"},
     "memory": {"check", "model", "task"},
     "nopos": {"check", "ops", "memory", "task"},
-    "tables": {"check", "ops", "model"},
+    "table_kernels": set(), "tables": {"check", "model", "table_kernels"},
     "probes": {"check", "model", "task", "memory", "tables"},
     "finetuning": {"theory"},                   # more of the theory, over its helpers
     "implicit": {"check", "memory"},
