@@ -73,7 +73,8 @@ def plot(data):
         axis.set_xticks(range(len(labels)), labels)
         axis.axhline(1, color=drawing.COLOURS["theory"], linewidth=1)
         axis.axhline(0, color=drawing.BLACK, linewidth=0.8)
-    axes[1].legend(loc="lower right", frameon=True, framealpha=1)
+        axis.set_axisbelow(True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=len(RUNS))
     return figure
 
 
