@@ -1,8 +1,8 @@
 """A tour of system I: how two layers of attention continue a text from its own context.
 
-A lesson of 30 to 45 minutes for readers who know matrices and probabilities. Run it cell by cell (the
-lines `# %%` cut it into cells for editors that know them), change numbers, run again; or from top to
-bottom in half a minute:
+A lesson of 30 to 45 minutes for readers who know matrices and probabilities. Run it cell by cell, in
+order (the lines `# %%` cut it into cells for editors that know them), change numbers, run again; or from
+top to bottom in half a minute:
 
     python scripts/tour_induction.py
 
@@ -266,20 +266,21 @@ assert gradcheck.relative_error(grads, exact) < 1e-12
 #     (Pdb) break ops.softmax_forward
 #     (Pdb) continue
 #
-# One sees the program stop at the first line of the softmax; `next` goes on by one line, `print p` shows
-# the weights as they fill up, `where` who called, `up` leads to the line of the model. An editor's
-# debugger does the same, if the variable is set in its launch settings. Such a session, recorded now:
+# One sees the program stop at the first line of the softmax; `next` goes on by one line, `p p` prints
+# the weights as they fill up, `where` who called; `up` leads to the row of the causal softmax, and once
+# more to the line of section 4. An editor's debugger does the same, if the variable is set in its launch
+# settings. Such a dialogue, recorded now:
 print("\n== 8. Inside a kernel, with a debugger\n")
 KEYS = ["step", "args", "next", "next", "next", "p largest", "return", "p total, p", "continue"]
-session = subprocess.run(
+dialogue = subprocess.run(
     [sys.executable, "-c", "import pdb, numpy as np; from refimpl import ops; "
      "pdb.run('ops.softmax_forward(np.array([2.0, 1.0, 0.0]))', globals())"],
     env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, input="\n".join(KEYS), text=True,
     capture_output=True, check=True)
-for key, answer in zip(KEYS, session.stdout.split("(Pdb) ")[1:]):
+for key, answer in zip(KEYS, dialogue.stdout.split("(Pdb) ")[1:]):
     print(f"(Pdb) {key}")
     print("\n".join(line.replace(os.path.dirname(ops.__file__), "refimpl") for line in answer.splitlines()))
-assert "softmax_forward" in session.stdout and "0.665" in session.stdout
+assert "softmax_forward" in dialogue.stdout and "0.665" in dialogue.stdout
 
 # %% 9. Training: the same memories, found by SGD
 # So far we wrote the memories. Do they appear if nobody writes them? Real text now, 65 characters, the

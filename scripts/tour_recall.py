@@ -1,8 +1,8 @@
 """A tour of system R: how attention in front of a memory of facts infers a relation and recalls.
 
-A lesson of 30 to 45 minutes for readers who know matrices and probabilities. Run it cell by cell (the
-lines `# %%` cut it into cells for editors that know them), change numbers, run again; or from top to
-bottom in half a minute:
+A lesson of 30 to 45 minutes for readers who know matrices and probabilities. Run it cell by cell, in
+order (the lines `# %%` cut it into cells for editors that know them), change numbers, run again; or from
+top to bottom in half a minute:
 
     python scripts/tour_recall.py
 
@@ -274,19 +274,19 @@ for _ in range(6):
 #
 # One sees the program stop at the first line of the backward of x^2; `next` goes on by one line, `args`
 # shows what came in, `where` who called, `up` leads to the line of `backward_pass` in the model. An
-# editor's debugger does the same, if the variable is set in its launch settings. Such a session,
+# editor's debugger does the same, if the variable is set in its launch settings. Such a dialogue,
 # recorded now:
 print("\n== 7. Inside a kernel, with a debugger\n")
 KEYS = ["step", "args", "next", "next", "next", "p i, x[i], dh[i]", "return", "p dx", "continue"]
-session = subprocess.run(
+dialogue = subprocess.run(
     [sys.executable, "-c", "import pdb, numpy as np; from refimpl import ops; "
      "pdb.run('ops.square_backward(np.array([0.2, 0.4]), np.array([1.0, 10.0]))', globals())"],
     env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, input="\n".join(KEYS), text=True,
     capture_output=True, check=True)
-for key, answer in zip(KEYS, session.stdout.split("(Pdb) ")[1:]):
+for key, answer in zip(KEYS, dialogue.stdout.split("(Pdb) ")[1:]):
     print(f"(Pdb) {key}")
     print("\n".join(line.replace(os.path.dirname(ops.__file__), "refimpl") for line in answer.splitlines()))
-assert "square_backward" in session.stdout and "array([0.4, 8. ])" in session.stdout
+assert "square_backward" in dialogue.stdout and "array([0.4, 8. ])" in dialogue.stdout
 
 # %% 8. Fine-tuning on the months
 # Now the whole of it: all of WKQ from zero, both steps, 24 random prompts of months, SGD. The memory
