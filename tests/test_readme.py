@@ -1,53 +1,125 @@
-"""The README says what the code does: its examples run, its table lists the claims that exist."""
+"""The README says what the code does: its examples and commands run, its tables list what exists."""
 
+import functools
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+import refimpl
+from refimpl import claims
 from refimpl.__main__ import main
+from refimpl.diagnose import Report
 from tests.test_claims import BUILTIN
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+NOT_RUN = {     # command -> why it is not run here
+    'python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" && python -m refimpl audit':
+        "installs; .ci/run does so, and audits",
+    "python -m pytest": "runs this test",
+    "python -m refimpl audit": ".ci/run, twice",
+    "python -m refimpl audit --full": "minutes",
+    "python scripts/tour_induction.py": "test_tours.py",
+    "python scripts/tour_recall.py": "test_tours.py",
+    "python scripts/make_figures.py": "forty minutes; each figure is tested at a small size",
+    "python scripts/bench.py": "minutes",
+    'pip install ".[crosscheck]"': "installs; .ci/run does",
+    "python scripts/crosscheck_torch.py V": "needs PyTorch; .ci/run",
+    "python scripts/crosscheck_jax.py V": "needs JAX; .ci/run",
+    "python scripts/mistaken.py V": "needs PyTorch; .ci/run",
+}
 
 
-def test_claim_table_lists_exactly_the_claims_that_exist():
-    rows = re.findall(r"^\| ([MIR][0-9G]+[a-z]?) \| .* \| `(.*)` \| `(.*\.py)` \|", README, re.MULTILINE)
-    assert [row[0] for row in rows] == list(BUILTIN)
-    for _, _, test in rows:
-        assert (ROOT / "tests" / test).exists(), test
+def commands():
+    """Every command of the README with the lines of the output shown after it, or none."""
+    found = {}
+    for line, language, block, span in re.findall(
+            r"^    (\S[^\n]*)$|^```(\w*)\n(.*?)^```|`((?:pip|python3?|NUMBA_\w+=\d) [^`\n]+)`", README,
+            re.DOTALL | re.MULTILINE):
+        if line or span:
+            last = line or span
+            found.setdefault(last, [])
+        elif not language:
+            found[last] = [row for row in block.splitlines() if row != "…"]
+            found.update({row.strip(): [] for row in found[last] if row.startswith("     python ")})
+    return found
+
+
+COMMANDS = commands()
+
+
+def stable(line):
+    """Without the digits of rounding and the time."""
+    return re.sub(r"\d\.\de-\d\d|, [\d.]+ s$", "", line).rstrip()
+
+
+def test_what_is_not_run_is_in_the_readme():
+    assert NOT_RUN.keys() < COMMANDS.keys()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the commands need, away from the checkout: scripts, a file of claims, vectors and answers."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "my_claims.py").write_text(*[e for e in EXAMPLES if "@claim" in e], encoding="utf-8")
+    for name in ("V", "THEIRS"):
+        shutil.copytree(ROOT / "tests" / "vectors", folder / name)
+    return folder
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - NOT_RUN.keys()))
+def test_commands_print_what_is_shown(command, folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8",
+                   "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])}
+    run = subprocess.run(command, shell=True, cwd=folder, env=environment, input="quit\n", text=True,
+                         encoding="utf-8", capture_output=True)
+    assert (run.returncode, run.stderr) == (int("my_claims.py" in command), "")     # one of them is wrong
+    printed = iter([stable(line) for line in run.stdout.splitlines()])
+    for line in COMMANDS[command]:
+        assert stable(line) in printed, line        # in the order shown
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if "print(" in e])
-def test_examples_print_what_they_say(example, capsys):
+def test_examples_print_what_their_comments_say(example, capsys):
     exec(compile(example, "README", "exec"), {})
-    printed = capsys.readouterr().out.split()
-    numbers = [float(word) for word in printed]
-    if len(numbers) == 1:
-        assert numbers[0] < 1e-13
-    else:
-        assert numbers == pytest.approx([0.47355329296846] * 2, rel=1e-13)
+    number = r"-?\d+\.?\d*(?:e-\d+)?"
+    said = re.findall(number, " ".join(re.findall(r"^print\(.*\) +# (.*)$", example, re.MULTILINE)))
+    for shown, printed in zip(said, re.findall(number, capsys.readouterr().out), strict=True):
+        if "e-" in shown:       # rounding: its size alone
+            assert abs(float(printed)) < 10 * float(shown)
+        else:
+            assert float(printed) == pytest.approx(float(shown), rel=1e-8, abs=1e-12)
 
 
-def test_own_claims_are_audited_as_shown(tmp_path, monkeypatch, capsys):
-    (example,) = [e for e in EXAMPLES if "@claim" in e]
-    (tmp_path / "my_claims.py").write_text(example)
-    monkeypatch.chdir(tmp_path)
-    assert main(["audit", "--from", "my_claims.py"]) == 1
-    out = capsys.readouterr().out
-    shown = README[README.index("X1   weight"):]
-    shown = shown[:shown.index("```")].splitlines()
-
-    def stable(line):
-        """Without the digits of rounding and the time."""
-        return re.sub(r"\d\.\de-\d\d|, [\d.]+ s$", "", line)
-    assert [stable(line) for line in out.splitlines()[1:]] == [stable(line) for line in shown]
+def test_json_has_the_keys_that_are_listed():
+    (paragraph,) = re.findall(r"`audit --json` writes.*?\n\n", README, re.DOTALL)
+    audit, check = paragraph.removeprefix("`audit --json`").split("`vectors check --json`")
+    assert set(re.findall(r"`(\w+)`", audit)) == set(claims.audit(BUILTIN["M3"], "", cases=1).as_json())
+    assert set(re.findall(r"`(\w+)`", check)) == {"precision", "cases", *Report("a case", []).as_json()}
 
 
-@pytest.mark.parametrize("command", re.findall(r"`(python -m refimpl explain \w+)`", README))
-def test_commands_in_the_text_run(command):
-    subprocess.run([sys.executable, *command.split()[1:]], cwd=ROOT, check=True, capture_output=True)
+def test_audit_prints_the_rows_shown(capsys):
+    main(["audit", "--list"])
+    listed = {(row[:4], row[5:15], row[17:]) for row in capsys.readouterr().out.splitlines()}
+    header, *shown, conclusion = COMMANDS["python -m refimpl audit"]
+    assert header.split()[0] == "id" and conclusion.split()[0] == conclusion.split()[2] == str(len(BUILTIN))
+    assert shown and {(row[:4], row[66:76], row[5:65].strip()) for row in shown} <= listed
+
+
+def test_claim_table_lists_exactly_what_exists():
+    rows = re.findall(r"^\| ([MIR][0-9G]+[a-z]?) \|.*?\| `(\S+)`.*?\| `(\S+\.py)` \|(.*?)\|.*\| (\w+) \|$",
+                      README, re.MULTILINE)
+    assert [row[0] for row in rows] == list(BUILTIN)
+    for id, function, test, figures, provenance in rows:
+        functools.reduce(getattr, function.split("."), refimpl)
+        assert (ROOT / "tests" / test).exists() and provenance == BUILTIN[id].provenance
+        for figure in re.findall(r"`(\w+)`", figures):
+            assert (ROOT / "figures" / f"{figure}.png").exists(), figure
