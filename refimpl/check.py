@@ -4,6 +4,8 @@ Numba checks no bounds, so every public function passes its arguments through he
 sees them.
 """
 
+import sys
+
 import numpy as np
 
 FLOATS = (np.float64, np.float32, np.complex128)
@@ -78,8 +80,8 @@ def real(name, value, low=-np.inf, high=np.inf):
     """Return `value` as a finite float that is at least `low` and at most `high`."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise ValueError(f"{name}: expected a real number, got {value!r}")
-    # Without np.isfinite, which takes no integer from 2^64 on.
-    if not (low <= value <= high and abs(value) <= np.finfo(np.float64).max):
+    # Not by np.isfinite, which takes no integer from 2^64 on.
+    if not (low <= value <= high and abs(value) <= sys.float_info.max):
         bound = "" if low == -np.inf else f" that is at least {low}"
         bound += "" if high == np.inf else f" and at most {high}"
         raise ValueError(f"{name}: expected a finite number{bound}, got {value}")

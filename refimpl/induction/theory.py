@@ -140,7 +140,7 @@ def check_prompt(tokens, log_pi_b, triggers):
     """tokens, log_pi_b and triggers as arrays; log_pi_b (V, V) may hold −∞, V limits the two others."""
     table = check.asarray("log_pi_b", log_pi_b)
     V = len(table) if table.ndim else 0
-    check.reals("log_pi_b", np.where(table == -np.inf, 0, table), (V, V))
+    check.reals("log_pi_b", check.shaped("log_pi_b", table, (V, V))[table != -np.inf])
     return (check.integers("tokens", tokens, 0, V, ndim=1), table.astype(np.float64),
             check.integers("triggers", triggers, 0, V, ndim=1))
 

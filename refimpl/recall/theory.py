@@ -311,10 +311,10 @@ def trajectory(w0, times, R, lam, N=None):
     Solves dw/dt = flow(w) from w(0) = w0, or recall_flow(w) if N is given. A step of SGD with
     learning rate eta is Euler's step of length eta: after t/eta of them its gap is c(t) eta + O(eta²).
 
-    Parameters: w0 as in `flow`, or `recall_flow`; times (k,) ≥ 0, increasing. By LSODA, as it becomes
-    stiff, local error 1e-12: about 1e-10 in all. Raises ValueError; RuntimeError if the solver fails.
+    Parameters: w0 as in `flow`, or `recall_flow`; times (k,) in 0..1e9, increasing. By LSODA, as it
+    becomes stiff, local error 1e-12: about 1e-10 in all. Raises ValueError; RuntimeError if the solver fails.
     """
-    w0, times = position_logits("w0", w0, N is None), check.reals("times", times, (None,), 0)
+    w0, times = position_logits("w0", w0, N is None), check.reals("times", times, (None,), 0, 1e9)
     if not times.any() or (np.diff(times) <= 0).any():
         raise ValueError(f"times: expected increasing numbers >= 0, not 0 alone, got {times}")
     solution = solve_ivp(lambda t, w: flow(w, R, lam) if N is None else recall_flow(w, N, R, lam),
