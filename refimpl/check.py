@@ -124,7 +124,8 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
     array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
     wrong = ~(np.isfinite(array) & (array >= low) & (array <= high))
     if wrong.any():
-        raise ValueError(f"{name}: expected finite numbers in {low}..{high}, got {array[wrong][0]} among them")
+        raise ValueError(f"{name}: expected finite numbers in {low}..{high}, "
+                         f"got {array[wrong][0]} among them")
     return array
 
 

@@ -147,5 +147,6 @@ def imaginary(name, y, shape=None):
     """The imaginary part of what the function of this name returned."""
     y = np.asarray(y)
     if y.dtype.kind != "c":
-        raise ValueError(f"{name}: expected a complex result (did it drop the imaginary part?), got {y.dtype}")
+        raise ValueError(f"{name}: expected a complex result (did it drop the imaginary part?), "
+                         f"got {y.dtype}")
     return (y if shape is None else check.shaped(name, y, shape)).imag

@@ -1,4 +1,4 @@
-"""The three first gradient steps as Markov moments (claims I7, I7b, I7c). Imports the checks alone.
+"""The three first gradient steps as Markov moments (claims I7, I7b, I7c). Imports only `check`.
 
 One trigger q. Its output o is drawn once per sequence from pi_o (V,), z_0 ~ pi_u, z_{t+1} = o after
 q and z_{t+1} ~ pi_b[z_t] after any other token: given o, a Markov chain with the transition matrix

@@ -1,8 +1,9 @@
-"""Closed forms of system I (claims I1–I5). Of the project this file imports the checks alone.
+"""Closed forms of system I (claims I1–I5). This file imports only `check` of the project.
 
 A formula that called the code it must check would be no oracle: everything here is counted from the
-tokens. (The checks of arguments hold no formula.) Notation: tokens z_0 … z_{T−1}, query position t, key position s, trigger q, strengths b1, b2,
-bo; all statements hold in an orthonormal frame, with the memories of `construct` in it.
+tokens, and checks of arguments hold no formula. Notation: tokens z_0 … z_{T−1}, query position t, key
+position s, trigger q, strengths b1, b2, bo; all statements hold in an orthonormal frame, with the
+memories of `construct` in it.
 """
 
 from typing import NamedTuple

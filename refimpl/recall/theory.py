@@ -1,10 +1,11 @@
-"""Closed forms of system R (claims R2–R10, R14). Of the project this file imports the checks alone.
+"""Closed forms of system R (claims R2–R10, R14). This file imports only `check` of the project.
 
 A formula that called the code it must check would be no oracle: everything here follows from the
-attention weights. (The checks of arguments hold no formula.) Notation: subjects s_0 … s_n (s_n is the query), answers a_0 … a_{n−1}, hidden
-relation r; attention u (n+1,) on the subjects, v (n,) on the answers, alpha_r on the relation token;
-N answers, R relations, strength lam. All statements hold for one-hot embeddings, the memory of
-`construct` with the square, and any attention weights.
+attention weights, and checks of arguments hold no formula. Notation: subjects s_0 … s_n (s_n is the
+query), answers a_0 … a_{n−1}, hidden relation r; attention u (n+1,) on the subjects, v (n,) on the
+answers, alpha_r on the relation token, each in 0..1; N answers, R relations, strength lam. All
+statements hold for one-hot embeddings, the memory of `construct` with the square, and any attention
+weights.
 """
 
 from typing import NamedTuple
@@ -34,7 +35,7 @@ def infer_logits(u, v, relation_of, R, lam):
     Parameters: u (n+1,), v (n,); relation_of (n+1, n) integers, rho(s_i, a_j) in 0..R−1, or −1 where
     there is none; lam > 0. Returns (R,) float64. Raises ValueError on others.
     """
-    u, v, R, lam = *pair_weights(u, v), check.integer("R", R, 1), strength(lam)
+    (u, v), R, lam = pair_weights(u, v), check.integer("R", R, 1), strength(lam)
     relation_of = check.integers("relation_of", relation_of, -1, R, shape=(len(u), len(v)))
     votes = np.zeros(R)
     related = relation_of >= 0
@@ -78,7 +79,7 @@ def infer_loss(u, v, R, lam):
 
     Parameters: u (n+1,), v (n,), R ≥ 1, lam > 0. Returns a float. Raises ValueError on others.
     """
-    u, v, R, lam = *pair_weights(u, v), check.integer("R", R, 1), strength(lam)
+    (u, v), R, lam = pair_weights(u, v), check.integer("R", R, 1), strength(lam)
     return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v)))
 
 
