@@ -132,10 +132,12 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
 def law(name, values, ndim, V=None):
     """Return `values` as float64 with ndim axes of size V, entries ≥ 0 and rows that sum to 1."""
     array = asarray(name, values)
-    V = V or (len(array) if array.ndim else 0)
+    V = V or max(len(array) if array.ndim else 0, 1)
     array = floats(name, array, (V,) * ndim, np.float64)
-    if V == 0 or array.min() < 0 or abs(array.sum(axis=-1) - 1).max() > ROUNDING:
-        raise ValueError(f"{name}: expected probabilities >= 0 that sum to 1, got others")
+    sums = array.sum(axis=-1)
+    if array.min() < 0 or abs(sums - 1).max() > ROUNDING:
+        raise ValueError(f"{name}: expected probabilities >= 0 that sum to 1, got rows that sum "
+                         f"to {sums.min()}..{sums.max()}, minimum {array.min()}")
     return array
 
 

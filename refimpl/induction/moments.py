@@ -64,8 +64,12 @@ def check_joint(J):
     """J as `pair_moments` returns it, with V and T."""
     V, T = check.floats("J", J, (None,) * 5, np.float64).shape[:2]
     J = check.floats("J", J, (V, T, T, V, V))
-    if J.size == 0 or J.min() < 0 or abs(J.sum(axis=(0, 3, 4)) - 1).max() > check.ROUNDING:
-        raise ValueError("J: expected probabilities >= 0 that sum to 1 at each [:, r, s], got others")
+    if J.size == 0:
+        raise ValueError(f"J: expected at least one entry, got shape {J.shape}")
+    sums = J.sum(axis=(0, 3, 4))
+    if J.min() < 0 or abs(sums - 1).max() > check.ROUNDING:
+        raise ValueError(f"J: expected probabilities >= 0 that sum to 1 at each [:, r, s], got sums "
+                         f"{sums.min()}..{sums.max()}, minimum {J.min()}")
     return J, V, T
 
 

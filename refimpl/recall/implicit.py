@@ -82,7 +82,7 @@ def index(known, prompts):
     for ids, step in zip(check.instance("known", known, Steps, "implicit.Steps"), Steps._fields):
         ids = check.integers(f"known.{step}", ids, 0, 2 ** 63, ndim=1)
         if (np.diff(ids) <= 0).any():
-            raise ValueError(f"known.{step}: expected increasing ids, got others")
+            raise ValueError(f"known.{step}: expected increasing ids, got {ids}")
         wanted = entries(prompts, step)
         place = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
         places.append(np.where(ids[place] == wanted, place, -1))
