@@ -43,6 +43,7 @@ def read(memory, u, v):
     d = u.shape[-1]
     memory = check.asarray("memory", memory)
     memory = check.floats("memory", memory, leading_axes(memory) + (d, d), u.dtype)
+    check.broadcast(memory=memory.shape[:-2], u=u.shape[:-2], v=v.shape[:-2])
     return u @ memory @ v.swapaxes(-1, -2)
 
 
@@ -86,7 +87,9 @@ def check_pairs(u, v):
     """Return u and v as arrays (..., N, d) of one dtype."""
     u, v = check.asarray("u", u), check.asarray("v", v)
     u = check.floats("u", u, leading_axes(u) + (None, None))
-    return u, check.floats("v", v, leading_axes(v) + u.shape[-2:], u.dtype)
+    v = check.floats("v", v, leading_axes(v) + u.shape[-2:], u.dtype)
+    check.broadcast(u=u.shape[:-2], v=v.shape[:-2])
+    return u, v
 
 
 def leading_axes(array):

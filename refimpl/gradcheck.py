@@ -1,9 +1,14 @@
 """Derivatives without backpropagation, to hold gradients against.
 
-x is an array or a NamedTuple of arrays, real; what is returned has the same type.
+x is an array or a NamedTuple of arrays, real and finite; what is returned has the same type. Anything
+else is refused with a ValueError, as are functions that are none, or return other types or shapes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+
+from refimpl import check
 
 STEP = 1e-30                                    # complex step: its square is far below rounding
 VANISHING = 1e-2                                # see relative_error
@@ -22,13 +27,14 @@ def complex_step(f, x):
 
     Returns float64. Raises ValueError if f returns a real number: it then lost the imaginary part.
     """
-    arrays = [np.array(array, np.complex128) for array in fields(x)]
+    check.instance("f", f, Callable, "a function")
+    arrays = [array.astype(np.complex128) for array in real_fields(x)]
     derivative = []
     for array in arrays:
         derivative.append(np.empty(array.shape))
         for i in np.ndindex(array.shape):
             array[i] += 1j * STEP
-            derivative[-1][i] = imaginary(f(like(x, arrays))) / STEP
+            derivative[-1][i] = imaginary("f", f(like(x, arrays)), ()) / STEP
             array[i] = array[i].real
     return like(x, derivative)
 
@@ -40,19 +46,25 @@ def central_difference(f, x, step=DIFFERENCE):
     smallest near h = (3 eps |f/f'''|)^(1/3), so for numbers of order 1 the default eps^(1/3) ≈ 6e-6
     gives about 10 digits. Blunter than `complex_step`, but f may be any real function.
 
-    f takes x as float64 and returns a real scalar. Two calls of f for every coordinate.
+    f takes x as float64 and returns a finite real scalar. Two calls of f for every coordinate. Raises
+    ValueError if the step is not positive, or too small to move some x_i.
     """
-    arrays = [np.array(array, np.float64) for array in fields(x)]
+    check.instance("f", f, Callable, "a function")
+    step = check.real("step", step, 0)
+    arrays = [array.copy() for array in real_fields(x)]
     derivative = []
     for array in arrays:
         derivative.append(np.empty(array.shape))
         for i in np.ndindex(array.shape):
             start = array[i]
             array[i] = above = start + step
-            f_above = f(like(x, arrays))
+            f_above = check.reals("f", f(like(x, arrays)), ())
             array[i] = below = start - step
+            if below == above:
+                raise ValueError(f"step: expected one that moves x = {start}, got {step}")
+            f_below = check.reals("f", f(like(x, arrays)), ())
             # What was really stepped: x ± h are rounded.
-            derivative[-1][i] = (f_above - f(like(x, arrays))) / (above - below)
+            derivative[-1][i] = (f_above - f_below) / (above - below)
             array[i] = start
     return like(x, derivative)
 
@@ -69,13 +81,19 @@ def adjoint_gap(forward, backward, x, rng):
 
     Returns |gap| / max(|⟨J dx, dy⟩|, |Jᵀ dy|), since |Jᵀ dy| is how large ⟨dx, Jᵀ dy⟩ is for most
     dx: 1e-15 to 1e-13 if the backward is right, about the relative error of Jᵀ dy if it is not; inf
-    if it is not finite. Raises ValueError if forward returns a real result.
+    if it is not finite. Raises ValueError if forward returns a real result, or backward other shapes.
     """
-    dx = [rng.standard_normal(np.shape(array)) for array in fields(x)]
-    moved = like(x, [array + 1j * STEP * direction for array, direction in zip(fields(x), dx)])
-    J_dx = imaginary(forward(moved)) / STEP
+    for name, function in (("forward", forward), ("backward", backward)):
+        check.instance(name, function, Callable, "a function")
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
+    arrays = real_fields(x)
+    dx = [rng.standard_normal(array.shape) for array in arrays]
+    moved = like(x, [array + 1j * STEP * direction for array, direction in zip(arrays, dx)])
+    J_dx = imaginary("forward", forward(moved)) / STEP
     dy = rng.standard_normal(J_dx.shape)
     JT_dy = fields(backward(x, dy))
+    if [np.shape(a) for a in JT_dy] != [array.shape for array in arrays]:
+        raise ValueError(f"backward: expected the shapes of x, got {[np.shape(a) for a in JT_dy]}")
     left = np.sum(J_dx * dy)
     right = sum(np.sum(a * b) for a, b in zip(dx, JT_dy, strict=True))
     size = max(abs(left), np.sqrt(sum(np.sum(np.square(a)) for a in JT_dy)))
@@ -89,16 +107,16 @@ def relative_error(a, b):
 
     A field of a NamedTuple that all but vanishes beside the others has no size of its own (gradients
     may vanish exactly, and leave rounding): it counts against VANISHING times the largest of all.
-    0 if both are zero (or empty), inf if the shapes differ or a number is not finite.
+    0 if both are zero (or empty), inf if the shapes differ or a number is not finite. Raises ValueError
+    on what is no number.
     """
-    # As floats: booleans do not subtract, and unsigned integers wrap round.
-    a, b = [np.asarray(x) + 0.0 for x in fields(a)], [np.asarray(y) + 0.0 for y in fields(b)]
+    a, b = numbers("a", a), numbers("b", b)
     if [x.shape for x in a] != [y.shape for y in b] or not all(np.isfinite(x).all() for x in a + b):
         return np.inf
     sizes = [max(np.abs(x).max(initial=0), np.abs(y).max(initial=0)) for x, y in zip(a, b)]
     gaps = [np.abs(x - y).max(initial=0) for x, y in zip(a, b)]
-    floor = VANISHING * max(sizes)
-    return max(float(gap / max(size, floor)) if gap else 0.0 for gap, size in zip(gaps, sizes))
+    floor = VANISHING * max(sizes, default=0)
+    return max((float(gap / max(size, floor)) if gap else 0.0 for gap, size in zip(gaps, sizes)), default=0.0)
 
 
 def fields(x):
@@ -106,14 +124,29 @@ def fields(x):
     return x if isinstance(x, tuple) else (x,)
 
 
+def real_fields(x):
+    """The arrays in x, as float64."""
+    return [check.reals("x", array) for array in fields(x)]
+
+
+def numbers(name, x):
+    """The arrays in x as floats: booleans do not subtract, and unsigned integers wrap round."""
+    arrays = [check.asarray(name, array) for array in fields(x)]
+    for array in arrays:
+        if array.dtype.kind not in "biufc":
+            raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
+    return [array + 0.0 for array in arrays]
+
+
 def like(x, arrays):
     """`arrays` in the type of x."""
     return x._make(arrays) if hasattr(x, "_make") else arrays[0]
 
 
-def imaginary(y):
-    """The imaginary part of what f returned."""
+def imaginary(name, y, shape=None):
+    """The imaginary part of what the function of this name returned."""
     y = np.asarray(y)
     if y.dtype.kind != "c":
-        raise ValueError(f"f: expected a complex result (did it drop the imaginary part?), got {y.dtype}")
-    return y.imag
+        raise ValueError(f"{name}: expected a complex result (did it drop the imaginary part?), "
+                         f"got {y.dtype}")
+    return (y if shape is None else check.shaped(name, y, shape)).imag

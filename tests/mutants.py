@@ -2,8 +2,8 @@
 
 `mutants(source, wanted)` yields each change and the namespace of the source with it, run. The
 places are all operators, numbers, comparisons, transpositions and sums in the wanted functions;
-refusals of bad input (an `if` that raises, calls of `refusals`) are left alone: no number depends on
-them.
+refusals of bad input (an `if` that raises, calls of `check` and of `refusals`) are left alone: no number
+depends on them.
 """
 
 import ast
@@ -51,7 +51,8 @@ class Mutator(ast.NodeTransformer):
         self.target, self.refusals, self.count, self.found = target, refusals, 0, None
 
     def visit_Call(self, node):
-        return node if getattr(node.func, "id", "") in self.refusals else self.generic_visit(node)
+        called = ast.unparse(node.func)
+        return node if called in self.refusals or called.startswith("check.") else self.generic_visit(node)
 
     def visit_If(self, node):
         refuses = len(node.body) == 1 and isinstance(node.body[0], ast.Raise) and not node.orelse

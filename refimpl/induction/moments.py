@@ -1,4 +1,4 @@
-"""The three first gradient steps as Markov moments (claims I7, I7b, I7c). Imports nothing of the project.
+"""The three first gradient steps as Markov moments (claims I7, I7b, I7c). Imports only `check`.
 
 One trigger q. Its output o is drawn once per sequence from pi_o (V,), z_0 ~ pi_u, z_{t+1} = o after
 q and z_{t+1} ~ pi_b[z_t] after any other token: given o, a Markov chain with the transition matrix
@@ -13,6 +13,8 @@ Every query t averages its t+1 keys at the start: c_s[j] = Σ_r ω_sr 1[z_r = j]
 from typing import NamedTuple
 
 import numpy as np
+
+from refimpl import check
 
 
 def pair_moments(pi_u, pi_b, pi_o, q, T):
@@ -35,16 +37,13 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
 
     Returns
     -------
-    (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if shapes, q or T do not
-    fit, or if z_{T−1} = q has probability zero.
+    (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if these are no laws, if q
+    or T do not fit, or if z_{T−1} = q has probability zero.
     """
-    pi_u, pi_b, pi_o = (np.asarray(law, float) for law in (pi_u, pi_b, pi_o))
+    pi_b = check.law("pi_b", pi_b, 2)
     V = len(pi_b)
-    if pi_b.shape != (V, V) or pi_u.shape != (V,) or pi_o.shape != (V,):
-        raise ValueError(f"pi_u, pi_b, pi_o: expected shapes (V,), (V, V), (V,), got {pi_u.shape}, "
-                         f"{pi_b.shape}, {pi_o.shape}")
-    if not 0 <= q < V or T < 1:
-        raise ValueError(f"q, T: expected q in 0..{V - 1} and T >= 1, got {q} and {T}")
+    pi_u, pi_o = check.law("pi_u", pi_u, 1, V), check.law("pi_o", pi_o, 1, V)
+    q, T = check.integer("q", q, 0, V), check.integer("T", T, 1)
     J = np.zeros((V, T, T, V, V))
     for o in range(V):
         P_o = pi_b.copy()
@@ -57,8 +56,29 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
                 J[o, s, r] = pi_o[o] * joint.T
     probability = J[:, 0, 0].sum()
     if not probability > 0:
-        raise ValueError(f"z_{T - 1} = {q} has probability zero: there is nothing to condition on")
+        raise ValueError(f"q: z_{T - 1} = {q} has probability zero, there is nothing to condition on")
     return J / probability
+
+
+def check_joint(J):
+    """J as `pair_moments` returns it, with V and T."""
+    V, T = check.floats("J", J, (None,) * 5, np.float64).shape[:2]
+    J = check.floats("J", J, (V, T, T, V, V))
+    if J.size == 0:
+        raise ValueError(f"J: expected at least one entry, got shape {J.shape}")
+    sums = J.sum(axis=(0, 3, 4))
+    if J.min() < 0 or abs(sums - 1).max() > check.ROUNDING:
+        raise ValueError(f"J: expected probabilities >= 0 that sum to 1 at each [:, r, s], got sums "
+                         f"{sums.min()}..{sums.max()}, minimum {J.min()}")
+    return J, V, T
+
+
+def check_table(name, table, V):
+    """A table [k, j] (V, V) whose columns sum to zero over k."""
+    table = check.floats(name, table, (V, V), np.float64)
+    if abs(table.sum(axis=0)).max() > check.ROUNDING * abs(table).max():
+        raise ValueError(f"{name}: expected columns that sum to zero, got {table.sum(axis=0)}")
+    return table
 
 
 def averaging(T):
@@ -99,10 +119,10 @@ def first_gradient(J):
     (Phi E[j])·x1_{T−1} = (1/T) Σ_s 1[z_s = j]. Take E. No remainder. All four have columns that sum
     to zero over k, as y does.
 
-    J as from `pair_moments`; returns FirstGradient. Source: BCBJB23 (first step, at leading order in
-    large V); exact for any chain here. Provenance: derived.
+    J as from `pair_moments`, or ValueError; returns FirstGradient. Source: BCBJB23 (first step, at
+    leading order in large V); exact for any chain here. Provenance: derived.
     """
-    V, T = J.shape[0], J.shape[1]
+    J, V, T = check_joint(J)
     single = np.einsum("ossij->osj", J)                     # P(o, z_s = j | z_{T−1} = q)
     posterior = single[:, -1].sum(axis=1)                   # P(o | z_{T−1} = q)
     y = np.eye(V) - 1 / V                                   # [o, k]
@@ -140,9 +160,11 @@ def second_gradient(J, A, B):
     Σ_s (γ_s − mean γ) c_s[j] = Σ_{r,s,i} (A[o, i] (R ω)_rs + B[o, i] (ωᵀR ω)_rs) 1[z_r = i] 1[z_s = j],
     whose expectation is in J. (The rows Phi E[i] of WK2 are left out: they need moments of three tokens.)
 
-    Returns SecondGradient, per unit of η. Source: BCBJB23 (second step).
+    Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second
+    step).
     """
-    T = J.shape[1]
+    J, V, T = check_joint(J)
+    A, B = check_table("A", A, V), check_table("B", B, V)
     R, omega = centring(T), averaging(T)
     by_A, by_B = np.einsum("oi,orsij->rsj", A, J), np.einsum("oi,orsij->rsj", B, J)
 
@@ -167,10 +189,11 @@ def third_gradient_by_values(J, B):
     (η/T) B[o, j] + O(η²), as in `second_gradient`, with A2 = 1/T + O(η²). The derivative of the uniform
     softmax is −∂ℓ/∂S1_ts = (1/(t+1)) Σ_j (−∂ℓ/∂c_t[j]) (1[z_s = j] − c_t[j]).
 
-    Returns (T,), per unit of η. Source: BCBJB23 (third step), which has no such term, since there WO
-    holds the memory of E alone; provenance: derived.
+    Returns (T,), per unit of η. Raises ValueError on other J, B. Source: BCBJB23 (third step), which
+    has no such term, since there WO holds the memory of E alone; provenance: derived.
     """
-    T = J.shape[1]
+    J, V, T = check_joint(J)
+    B = check_table("B", B, V)
     gain = np.einsum("oj,ossij->s", B, J)                   # E[B[o, z_s]]
     return by_distance(np.broadcast_to(gain, (T, T)))
 
@@ -193,9 +216,11 @@ def third_gradient_by_keys(J, A, d):
     −∂ℓ/∂S2_{T−1,t} = (η_O/T) (A[o, z_t] − mean) at leading order. The softmax of layer 1 centres d as
     it centred B there.
 
-    d (V,). Returns (T,), per unit of η_O η_K. Source: BCBJB23 (third step); provenance: derived.
+    d (V,). Returns (T,), per unit of η_O η_K. Raises ValueError on other J, A, d. Source: BCBJB23
+    (third step); provenance: derived.
     """
-    T = J.shape[1]
+    J, V, T = check_joint(J)
+    A, d = check_table("A", A, V), check.floats("d", d, (V,), np.float64)
     product = np.einsum("oi,j,orsij->rs", A, d, J)          # E[A[o, z_r] d[z_s]]
     return by_distance(centring(T) @ product)
 

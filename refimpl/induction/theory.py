@@ -1,14 +1,17 @@
-"""Closed forms of system I (claims I1–I5). This file imports nothing of the project.
+"""Closed forms of system I (claims I1–I5). This file imports only `check` of the project.
 
 A formula that called the code it must check would be no oracle: everything here is counted from the
-tokens. Notation: tokens z_0 … z_{T−1}, query position t, key position s, trigger q, strengths b1, b2,
-bo; all statements hold in an orthonormal frame, with the memories of `construct` in it.
+tokens, and checks of arguments hold no formula. Notation: tokens z_0 … z_{T−1}, query position t, key
+position s, trigger q, strengths b1, b2, bo; all statements hold in an orthonormal frame, with the
+memories of `construct` in it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
+
+from refimpl import check
 
 
 def previous_token_attention(T, b1, encoding="relative", train_length=None):
@@ -27,8 +30,9 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     keys then has one term e^b1 and t terms 1, or t+1 equal ones.
 
     Parameters: T ≥ 1; b1 finite; train_length None (T, or longer) or ≥ 1, absolute only.
-    Returns A1 (T, T) float64, zero above the diagonal. Source: BCBJB23, WS24.
+    Returns A1 (T, T) float64, zero above the diagonal. Raises ValueError. Source: BCBJB23, WS24.
     """
+    T, b1 = check.integer("T", T, 1), check.real("b1", b1)
     L0 = memory_length(T, encoding, train_length)
     A1 = np.zeros((T, T))
     A1[0, 0] = 1
@@ -43,13 +47,11 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
 
 def memory_length(T, encoding, train_length):
     """Up to which position the previous-token memory reaches: T if relative, else min(T, L0)."""
-    if encoding not in ("relative", "absolute"):
-        raise ValueError(f"encoding: expected relative or absolute, got {encoding!r}")
-    if encoding == "relative":
+    if check.choice("encoding", encoding, ("relative", "absolute")) == "relative":
         if train_length is not None:
             raise ValueError("train_length: expected None with relative positions")
         return T
-    return T if train_length is None else min(T, train_length)
+    return T if train_length is None else min(T, check.integer("train_length", train_length, 1))
 
 
 def match(z, q, b1, encoding="relative", train_length=None):
@@ -60,9 +62,10 @@ def match(z, q, b1, encoding="relative", train_length=None):
         m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
 
     beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). It is Σ_r A1[s, r] 1[z_r = q], by I1, I2.
-    z (T,), q a token; returns (T,) float64.
+    z (T,) integers ≥ 0, q a token, b1 finite; returns (T,) float64. Raises ValueError.
     """
-    T = len(z)
+    z, q = check.integers("z", z, 0, check.LARGEST, ndim=1), check.integer("q", q, 0)
+    T, b1 = len(z), check.real("b1", b1)
     s = np.arange(T)
     is_q = (z == q).astype(float)
     count = np.cumsum(is_q)
@@ -83,11 +86,14 @@ def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None)
     E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q] = m_s(q). Hence
     S2_ts = b2 1[z_t ∈ Q] m_s(z_t).
 
-    Returns (attention (T, T), mass (T, max token + 1)).
+    z (T,) and triggers (K,) integers ≥ 0, K ≥ 1; b1, b2 finite. Returns (attention (T, T),
+    mass (T, max token + 1)). Raises ValueError.
     """
-    T = len(z)
+    z = check.integers("z", z, 0, check.LARGEST, ndim=1)
+    Q = set(check.integers("triggers", triggers, 0, check.LARGEST, ndim=1).tolist())
+    T, b1, b2 = len(z), check.real("b1", b1), check.real("b2", b2)
+    memory_length(T, encoding, train_length)
     A2 = np.zeros((T, T))
-    Q = set(int(q) for q in triggers)
     scores = {q: b2 * match(z, q, b1, encoding, train_length) for q in Q.intersection(z.tolist())}
     for t in range(T):
         A2[t, :t + 1] = softmax(scores[z[t]][:t + 1]) if z[t] in Q else 1 / (t + 1)
@@ -112,26 +118,32 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
     ----------
     tokens : (T,) integers in 0..V−1, T ≥ 1
     log_pi_b : (V, V) float, may hold −∞: such a token has logit −∞, whatever the context says
-    triggers : (K,) token ids, Q
+    triggers : (K,) token ids, Q, K ≥ 1
     b1, b2, bo : finite floats
     encoding : "relative" or "absolute"
     train_length : L0, absolute only
 
     Returns
     -------
-    (T, V) float64. Raises ValueError on tokens outside the table or strengths not finite.
+    (T, V) float64. Raises ValueError on tokens or triggers outside the table, strengths not finite.
 
     Source: WS24 (logits in closed form on designed prompts); this is the project's form of it.
     """
-    z, V = np.asarray(tokens), len(log_pi_b)
-    if z.ndim != 1 or len(z) == 0 or z.dtype.kind not in "iu" or z.min() < 0 or z.max() >= V:
-        raise ValueError(f"tokens: expected shape (T,) and integers in 0..{V - 1}, got {tokens!r}")
-    if not np.isfinite([b1, b2, bo]).all():
-        raise ValueError(f"b1, b2, bo: expected finite numbers, got {b1}, {b2}, {bo}")
-    mass = in_context_mass(z, triggers, b1, b2, encoding, train_length)[1]
-    result = np.array(log_pi_b, dtype=float)[z]
+    z, table, Q = check_prompt(tokens, log_pi_b, triggers)
+    bo = check.real("bo", bo)
+    mass = in_context_mass(z, Q, b1, b2, encoding, train_length)[1]
+    result = table[z]
     result[:, :mass.shape[1]] += bo * mass
     return result
+
+
+def check_prompt(tokens, log_pi_b, triggers):
+    """tokens, log_pi_b and triggers as arrays; log_pi_b (V, V) may hold −∞, V limits the two others."""
+    table = check.asarray("log_pi_b", log_pi_b)
+    V = len(table) if table.ndim else 0
+    check.reals("log_pi_b", check.shaped("log_pi_b", table, (V, V))[table != -np.inf])
+    return (check.integers("tokens", tokens, 0, V, ndim=1), table.astype(np.float64),
+            check.integers("triggers", triggers, 0, V, ndim=1))
 
 
 def hard_mass(tokens, V, b2):
@@ -148,9 +160,12 @@ def hard_mass(tokens, V, b2):
     has itself as its only key, so a trigger there matches itself. That artefact is the last term of
     C_u. The softmax has C terms e^b2 and t+1−C terms 1. Remainder at finite b1: O(T e^−b1).
 
-    tokens (T,), b2 finite or numpy.inf; returns (V,) float64. Source: WS24 (hard attention).
+    tokens (T,) in 0..V−1, 0 ≤ b2 ≤ numpy.inf; returns (V,) float64. Raises ValueError.
+    Source: WS24 (hard attention).
     """
-    z = np.asarray(tokens)
+    V = check.integer("V", V, 1)
+    z = check.integers("tokens", tokens, 0, V, ndim=1)
+    b2 = np.inf if isinstance(b2, float) and b2 == np.inf else check.real("b2", b2, 0)
     q, T = z[-1], len(z)
     count = np.bincount(z, minlength=V).astype(float)
     matches = np.bincount(z[1:][z[:-1] == q], minlength=V).astype(float)
@@ -188,16 +203,18 @@ def hijack(repetitions, length, gap, b2, bo):
     C_u = C = n_u = k, p_u = e^b2 k / (e^b2 k + T − k). So u wins iff bo e^b2 k > Δ (e^b2 k + T − k);
     divide by Δ and collect T.
 
-    Parameters broadcast: repetitions k ≥ 0, length T ≥ 1, gap Δ > 0 and bo > 0 in nats, b2 finite.
+    Parameters broadcast: repetitions k ≥ 0, length T ≥ 1, gap Δ > 0 and bo > 0 in nats, b2 ≤ 700.
     With 1 + e^b2 (bo/Δ − 1) ≤ 0 no number of repetitions is enough: T* = 0 or less, k* = ∞.
-    Raises ValueError if a gap or bo is not positive.
+    Raises ValueError on others, or shapes that do not broadcast.
 
     Source: WS24 (knowledge hijack).
     """
-    k, T, gap, b2, bo = np.broadcast_arrays(*(np.asarray(x, float) for x in
-                                              (repetitions, length, gap, b2, bo)))
+    k, T = check.reals("repetitions", repetitions, low=0), check.reals("length", length, low=1)
+    gap, b2, bo = check.reals("gap", gap), check.reals("b2", b2, high=700), check.reals("bo", bo)
+    check.broadcast(repetitions=k.shape, length=T.shape, gap=gap.shape, b2=b2.shape, bo=bo.shape)
     if not (gap > 0).all() or not (bo > 0).all():
         raise ValueError("gap and bo: expected positive numbers; with gap <= 0 the context has won")
+    k, T, gap, b2, bo = np.broadcast_arrays(k, T, gap, b2, bo)
     tokens_per_repetition = 1 + np.exp(b2) * (bo / gap - 1)
     with np.errstate(divide="ignore"):
         k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition, np.inf)
@@ -272,23 +289,21 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     Parameters
     ----------
     tokens : (T,) integers in 0..V−1, T ≥ 1, the first of which is κ
-    log_pi_b : (V, V) float, may hold −∞;  triggers : (K,) token ids
+    log_pi_b : (V, V) float, may hold −∞;  triggers : (K,) token ids, K ≥ 1
     b1, beta, gamma, b3, bo : finite floats
 
     Returns
     -------
-    WithoutPositions. Raises ValueError if z_0 occurs again, on tokens outside the table, or strengths
-    not finite.
+    WithoutPositions. Raises ValueError if z_0 occurs again, on tokens or triggers outside the table,
+    or strengths not finite.
 
     Source: an extension of this project; WS24 v2 mentions three layers without positions.
     """
-    z, V = np.asarray(tokens), len(log_pi_b)
-    if z.ndim != 1 or len(z) == 0 or z.dtype.kind not in "iu" or z.min() < 0 or z.max() >= V:
-        raise ValueError(f"tokens: expected shape (T,) and integers in 0..{V - 1}, got {tokens!r}")
+    z, table, Q = check_prompt(tokens, log_pi_b, triggers)
     if (z[1:] == z[0]).any():
         raise ValueError(f"tokens: expected the marker z_0 = {z[0]} nowhere else, got {tokens!r}")
-    if not np.isfinite([b1, beta, gamma, b3, bo]).all():
-        raise ValueError(f"strengths: expected finite numbers, got {(b1, beta, gamma, b3, bo)}")
+    b1, beta, gamma, b3, bo = (check.real(*item) for item in (
+        ("b1", b1), ("beta", beta), ("gamma", gamma), ("b3", b3), ("bo", bo)))
     T = len(z)
     s = np.arange(T)
     # log(c + s), without forming c = e^b1, which may not fit.
@@ -300,8 +315,8 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     same = z[:, None] == z
     A2 = causal_softmax(-gamma * same - beta * clock)
     matches = A2 @ same                 # [s, t]: Σ_r A2[s, r] 1[z_r = z_t]
-    A3 = causal_softmax(b3 * np.isin(z, triggers)[:, None] * matches.T)
-    return WithoutPositions(A1, A2, A3, np.asarray(log_pi_b, float)[z] + bo * A3 @ np.eye(V)[z])
+    A3 = causal_softmax(b3 * np.isin(z, Q)[:, None] * matches.T)
+    return WithoutPositions(A1, A2, A3, table[z] + bo * A3 @ np.eye(len(table))[z])
 
 
 def causal_softmax(scores):
@@ -312,7 +327,6 @@ def causal_softmax(scores):
 
 def sharp_strengths(T):
     """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `without_positions`."""
-    if T < 2:
-        raise ValueError(f"T: expected at least 2, got {T}")
+    T = check.integer("T", T, 2)
     beta = 8 * T * np.log(T)
     return np.log(T), beta, 2 * beta / T

@@ -12,14 +12,18 @@ so training W1, b1 and W2 on the prompts of `facts_as_prompts` is pretraining on
 
 import numpy as np
 
+from refimpl import check
 from refimpl.recall.model import Params, check_batch
+from refimpl.recall.task import Facts
 
 
 def facts_as_prompts(facts):
     """Every fact twice, as two-token prompts: (s, a) -> r and (s, r) -> a.
 
-    Returns (tokens (NR, 2), targets (NR,), slot) of the infer step, and of the recall step.
+    Returns (tokens (NR, 2), targets (NR,), slot) of the infer step, and of the recall step. Raises
+    ValueError if `facts` are none.
     """
+    check.instance("facts", facts, Facts, "recall.Facts")
     s, r = np.divmod(np.arange(facts.N * facts.R), facts.R)
     answer, relation = facts.N + facts.answer(s, r), 2 * facts.N + r
     return ((np.stack([s, answer], axis=1), relation, (2 * facts.N, 2 * facts.N + facts.R)),
@@ -43,8 +47,10 @@ def forward_pass(params, z, slot, activation):
 
 
 def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
-    """Loss of one step and the gradients of all seven fields, as `model.loss_and_grads`."""
+    """Loss of one step and the gradients of all seven fields; arguments, errors as `model.loss_and_grads`."""
     params, z, targets, slot = check_batch(params, tokens, targets, slot, activation)
+    if params.E.dtype.kind != "f":
+        raise ValueError(f"params: expected float64 or float32, got {params.E.dtype}")
     E, U, P, WKQ, W1, b1, W2 = params
     logits, (rows, attention, x, preactivation, hidden, y) = forward_pass(params, z, slot, activation)
     (B, T), d = z.shape, E.shape[1]

@@ -1,12 +1,14 @@
 """Closed forms of fine-tuning beyond the flow: few samples (R11), the ReLU memory's trap (R13).
 
-Notation and conventions as in theory.py; like it, this file imports nothing of the project but theory.
+Notation and conventions as in theory.py, whose helpers it uses; like it, this file imports no code that
+it must check.
 """
 
 import numpy as np
 from scipy.special import logsumexp
 
-from refimpl.recall.theory import indices, size, strength, subject_weights
+from refimpl import check
+from refimpl.recall.theory import strength, subject_weights, weight
 
 
 def score_factors(n, M, k=None):
@@ -38,10 +40,10 @@ def score_factors(n, M, k=None):
     Parameters: n ≥ 1; M ≥ 1 prompts; k relations, a divisor of M, for the recall step, or None.
     Returns c (2n+1,), or (2n+2,) with k. Raises ValueError on other sizes.
     """
-    n, M = size("n", n, 1), size("M", M, 1)
+    n, M = check.integer("n", n, 1), check.integer("M", M, 1)
     if k is None:
         return np.full(2 * n + 1, 1 + 3 / M)
-    if M % size("k", k, 1):
+    if M % check.integer("k", k, 1):
         raise ValueError(f"k: expected a divisor of M = {M}, got {k}")
     return np.append(np.full(2 * n + 1, 1 + 1 / k + 2 / M), 1 + 3 / k)
 
@@ -59,16 +61,15 @@ def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
 
     Parameters: as `recall_logits`; bias ≥ 0. Returns (N,) float64. Raises ValueError.
     """
-    u = subject_weights(u)
-    answer_of = indices("answer_of", answer_of, (len(u), None), 0, N)
-    if not 0 <= r < answer_of.shape[1]:
-        raise ValueError(f"r: expected a relation in 0..{answer_of.shape[1] - 1}, got {r}")
+    u, alpha_r, N, lam = subject_weights(u), weight(alpha_r), check.integer("N", N, 1), strength(lam)
+    answer_of = check.integers("answer_of", answer_of, 0, N, shape=(len(u), None))
+    r, bias = check.integer("r", r, 0, answer_of.shape[1]), check.real("bias", bias, 0)
     alone, both = np.maximum(u - bias, 0), np.maximum(u + alpha_r - bias, 0)
     relation = max(alpha_r - bias, 0)
     logits = np.full(N, float(relation))
     np.add.at(logits, np.delete(answer_of, r, axis=1), alone[:, None])
     np.add.at(logits, answer_of[:, r], both - relation)
-    return strength(lam) * logits
+    return lam * logits
 
 
 def relu_recall_loss(x, N, R, lam, bias):
@@ -95,11 +96,8 @@ def relu_recall_loss(x, N, R, lam, bias):
     Parameters: x, a float or array in [0, 1]; N ≥ R ≥ 1; bias in [0, ½]. Returns the shape of x.
     Raises ValueError.
     """
-    x = np.asarray(x, dtype=float)
-    R, lam = size("R", R, 1), strength(lam)
-    N = size("N", N, R)
-    if not 0 <= bias <= 0.5 or (x < 0).any() or (x > 1).any():
-        raise ValueError(f"bias, x: expected bias in [0, 0.5] and x in [0, 1], got {bias}, {x}")
+    x, R, lam = check.reals("x", x, low=0, high=1), check.integer("R", R, 1), strength(lam)
+    N, bias = check.integer("N", N, R), check.real("bias", bias, 0, 0.5)
     p, q = np.minimum(np.minimum(x, bias), 1 - x), np.minimum(x, 1 - bias)
     exponents = np.stack([np.zeros_like(x), -lam * p, -lam * q])
     number = np.array([1, R - 1, N - R]).reshape(3, *[1] * x.ndim)

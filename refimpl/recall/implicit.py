@@ -33,6 +33,10 @@ from numba import njit
 
 from refimpl import check
 from refimpl.recall.memory import fits
+from refimpl.recall.task import Facts, Prompts
+
+
+LARGEST_N = 2 ** 29     # so that ids of entries, below (3N + 2n + 2)², fit into 64 bits
 
 
 class Steps(NamedTuple):
@@ -53,8 +57,10 @@ class Trace(NamedTuple):
 def seen(prompts):
     """The entries of WKQ that the scores of these prompts read: Steps of (K,) ids, sorted, distinct.
 
-    The id of an entry is row · (V + L) + column, V = 2N + R tokens and L = 2n + 2 positions.
+    The id of an entry is row · (V + L) + column, V = 2N + R tokens and L = 2n + 2 positions. Raises
+    ValueError on prompts that are none.
     """
+    prompts = check_prompts(prompts)
     return Steps(*(np.unique(entries(prompts, step)) for step in Steps._fields))
 
 
@@ -70,10 +76,13 @@ def index(known, prompts):
     -------
     Steps of (count, T, 4) integers: the places in `known` of the four entries that add up to each
     score, by token–token, token–position, position–token, position–position; −1 for entries that are
-    not known, which are zero.
+    not known, which are zero. Raises ValueError on other types, shapes and values.
     """
-    places = []
-    for ids, step in zip(known, Steps._fields):
+    places, prompts = [], check_prompts(prompts)
+    for ids, step in zip(check.instance("known", known, Steps, "implicit.Steps"), Steps._fields):
+        ids = check.integers(f"known.{step}", ids, 0, 2 ** 63, ndim=1)
+        if (np.diff(ids) <= 0).any():
+            raise ValueError(f"known.{step}: expected increasing ids, got {ids}")
         wanted = entries(prompts, step)
         place = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
         places.append(np.where(ids[place] == wanted, place, -1))
@@ -117,7 +126,7 @@ def loss_and_grads(weights, facts, prompts, lam, index=None):
     do not fit into memory.
     """
     loss, grads = 0.0, []
-    results = run(weights, facts, prompts, lam, index)
+    results = list(run(weights, facts, prompts, lam, index))
     for (trace, dscores), w, place in zip(results, weights, index or (None, None)):
         loss += trace.losses.mean()
         dscores /= len(dscores)
@@ -132,20 +141,15 @@ def loss_and_grads(weights, facts, prompts, lam, index=None):
 
 def run(weights, facts, prompts, lam, index):
     """Check the arguments; return (Trace, dscores (count, T)) of each step, unaveraged."""
-    if not facts.is_latin:
+    check.instance("weights", weights, Steps, "implicit.Steps")
+    check.instance("index", index, (Steps, type(None)), "implicit.Steps or None")
+    if not check.instance("facts", facts, Facts, "recall.Facts").is_latin:
         raise ValueError("facts: expected a Latin table, got one with is_latin = False; "
                          "only `construct` stores such a table")
-    if (prompts.N, prompts.R) != (facts.N, facts.R):
-        raise ValueError(f"prompts: expected those of N = {facts.N}, R = {facts.R}, "
-                         f"got N = {prompts.N}, R = {prompts.R}")
-    lam = check.real("lam", lam, low=0)
-    s, r, a = (check.integers("subjects", prompts.subjects, 0, facts.N, ndim=2),
-               check.integers("relation", prompts.relation, 0, facts.R, ndim=1),
-               check.integers("answers", prompts.answers, 0, facts.N, ndim=2))
-    count, width = s.shape
-    if a.shape != s.shape or r.shape != (count,) or width < 2:
-        raise ValueError(f"prompts: expected subjects and answers (count, n+1), relation (count,), "
-                         f"n >= 1, got {s.shape}, {a.shape}, {r.shape}")
+    N, R, s, r, a = check_prompts(prompts)
+    if (N, R) != (facts.N, facts.R):
+        raise ValueError(f"prompts: expected those of N = {facts.N}, R = {facts.R}, got N = {N}, R = {R}")
+    lam, (count, width) = check.real("lam", lam, low=0), s.shape
     if (np.diff(np.sort(s, axis=1), axis=1) == 0).any():
         raise ValueError("subjects: expected distinct ones in every prompt, got one twice")
     if (a[:, -1] != facts.answer(s[:, -1], r)).any():
@@ -161,14 +165,24 @@ def run(weights, facts, prompts, lam, index):
         yield Trace(alpha, losses, margins), alpha * (dalpha - mean)
 
 
+def check_prompts(prompts):
+    """Return Prompts of contiguous arrays; raise ValueError unless shapes and values fit together."""
+    N, R, s, r, a = check.instance("prompts", prompts, Prompts, "recall.Prompts")
+    N, R = check.integer("N", N, 1, LARGEST_N), check.integer("R", R, 1, LARGEST_N)
+    s, r, a = (check.integers("subjects", s, 0, N, ndim=2), check.integers("relation", r, 0, R, ndim=1),
+               check.integers("answers", a, 0, N, ndim=2))
+    if a.shape != s.shape or r.shape != s.shape[:1] or s.shape[1] < 2:
+        raise ValueError(f"prompts: expected subjects and answers (count, n+1), relation (count,), "
+                         f"n >= 1, got {s.shape}, {a.shape}, {r.shape}")
+    return Prompts(N, R, s, r, a)
+
+
 def scores(name, w, place, count, T):
     """Scores of `count` prompts of T tokens: the entries w at their places, added up, or w itself."""
     if place is None:
         return np.broadcast_to(check.floats(name, w, (T,), np.float64), (count, T))
     w = check.floats(name, w, (None,), np.float64)
-    place = check.integers("index", place, -1, len(w), ndim=3)
-    if place.shape != (count, T, 4):
-        raise ValueError(f"index: expected shape {(count, T, 4)}, got {place.shape}")
+    place = check.integers("index", place, -1, len(w), shape=(count, T, 4))
     return np.append(w, 0.0)[place].sum(axis=2)     # the last one, 0, stands at place −1
 
 

@@ -1,10 +1,11 @@
-"""Closed forms of system R (claims R2–R10, R14). This file imports nothing of the project.
+"""Closed forms of system R (claims R2–R10, R14). This file imports only `check` of the project.
 
 A formula that called the code it must check would be no oracle: everything here follows from the
-attention weights. Notation: subjects s_0 … s_n (s_n is the query), answers a_0 … a_{n−1}, hidden
-relation r; attention u (n+1,) on the subjects, v (n,) on the answers, alpha_r on the relation token;
-N answers, R relations, strength lam. All statements hold for one-hot embeddings, the memory of
-`construct` with the square, and any attention weights.
+attention weights, and checks of arguments hold no formula. Notation: subjects s_0 … s_n (s_n is the
+query), answers a_0 … a_{n−1}, hidden relation r; attention u (n+1,) on the subjects, v (n,) on the
+answers, alpha_r on the relation token, each in 0..1; N answers, R relations, strength lam. All
+statements hold for one-hot embeddings, the memory of `construct` with the square, and any attention
+weights.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
+
+from refimpl import check
 
 
 def infer_logits(u, v, relation_of, R, lam):
@@ -30,10 +33,10 @@ def infer_logits(u, v, relation_of, R, lam):
     would mean g(s_i, r) = g(s_j, r).
 
     Parameters: u (n+1,), v (n,); relation_of (n+1, n) integers, rho(s_i, a_j) in 0..R−1, or −1 where
-    there is none. Returns (R,) float64. Raises ValueError on shapes that do not fit.
+    there is none; lam > 0. Returns (R,) float64. Raises ValueError on others.
     """
-    u, v = pair_weights(u, v)
-    relation_of = indices("relation_of", relation_of, (len(u), len(v)), -1, R)
+    (u, v), R, lam = pair_weights(u, v), check.integer("R", R, 1), strength(lam)
+    relation_of = check.integers("relation_of", relation_of, -1, R, shape=(len(u), len(v)))
     votes = np.zeros(R)
     related = relation_of >= 0
     np.add.at(votes, relation_of[related], np.outer(u, v)[related])
@@ -53,15 +56,13 @@ def recall_logits(u, alpha_r, answer_of, r, N, lam):
     u_i², if a' is in its row. The cross term is left where g(s_i, r) = a'. The attention on the
     answers of the prompt does not enter: no such unit has an answer in its key.
 
-    Parameters: u (n+1,); answer_of (n+1, R) integers, g(s_i, r') in 0..N−1; r in 0..R−1.
-    Returns (N,) float64. Raises ValueError on shapes that do not fit.
+    Parameters: u (n+1,); answer_of (n+1, R) integers, g(s_i, r') in 0..N−1; r in 0..R−1; lam > 0.
+    Returns (N,) float64. Raises ValueError on others.
     """
-    u = subject_weights(u)
-    answer_of = indices("answer_of", answer_of, (len(u), None), 0, N)
-    R = answer_of.shape[1]
-    if not 0 <= r < R:
-        raise ValueError(f"r: expected a relation in 0..{R - 1}, got {r}")
-    logits = np.full(N, float(alpha_r) ** 2)
+    u, alpha_r, N, lam = subject_weights(u), weight(alpha_r), check.integer("N", N, 1), strength(lam)
+    answer_of = check.integers("answer_of", answer_of, 0, N, shape=(len(u), None))
+    r = check.integer("r", r, 0, answer_of.shape[1])
+    logits = np.full(N, alpha_r ** 2)
     np.add.at(logits, answer_of, u[:, None] ** 2)
     np.add.at(logits, answer_of[:, r], 2 * alpha_r * u)
     return lam * logits
@@ -76,9 +77,9 @@ def infer_loss(u, v, R, lam):
     rows g(s_i, ·) being disjoint, a_j is in the row of s_j alone, so rho(s_i, a_j) exists for i = j
     only and is r: the logit of r exceeds the R−1 others, which are equal, by m.
 
-    Parameters: u (n+1,), v (n,). Returns a float. Raises ValueError on shapes that do not fit.
+    Parameters: u (n+1,), v (n,), R ≥ 1, lam > 0. Returns a float. Raises ValueError on others.
     """
-    u, v = pair_weights(u, v)
+    (u, v), R, lam = pair_weights(u, v), check.integer("R", R, 1), strength(lam)
     return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v)))
 
 
@@ -96,30 +97,27 @@ def recall_loss(u, alpha_r, N, R, lam):
     Derivation. `recall_logits`, without lam alpha_r², which every answer has. The rows being
     disjoint, each answer is in one of them at most, and (n+1) R are in one.
 
-    Parameters: u (n+1,); N ≥ (n+1) R, or no collision-free prompt exists. Returns a float. Raises
-    ValueError on bad shapes or sizes.
+    Parameters: u (n+1,); N ≥ (n+1) R, or no collision-free prompt exists; lam > 0. Returns a float.
+    Raises ValueError on others.
     """
     u = subject_weights(u)
-    logits, number = answer_classes(u, alpha_r, N, R, lam)
+    logits, number = answer_classes(u, weight(alpha_r), N, R, lam)
     return logsumexp(logits, b=number) - logits[len(u) - 1]
 
 
 def answer_classes(u, alpha_r, N, R, lam):
     """Logits and sizes of the classes of `recall_loss`: g(s_i, r); row mates of s_i; the rest."""
-    rest = N - len(u) * R
-    if rest < 0:
-        raise ValueError(f"N: expected at least (n+1) R = {len(u) * R}, got {N}")
+    R, lam = check.integer("R", R, 1), strength(lam)
+    rest = check.integer("N", N, len(u) * R) - len(u) * R
     logits = np.concatenate([lam * (u ** 2 + 2 * alpha_r * u), lam * u ** 2, [0.0]])
     return logits, np.repeat([1, R - 1, rest], [len(u), len(u), 1])
 
 
 def infer_margin(u, v, R, lam):
     """m of `infer_loss`, and sigma = −∂L_infer/∂m, the probability of all wrong relations together."""
-    u, v = pair_weights(u, v)
-    R, lam = size("R", R, 1), strength(lam)
-    m = 2 * lam * (u[:-1] @ v)
-    wrong = (R - 1) * np.exp(-m)
-    return u, v, lam, m, wrong / (1 + wrong)
+    m = 2 * strength(lam) * (u[:-1] @ v)
+    wrong = (check.integer("R", R, 1) - 1) * np.exp(-m)
+    return m, wrong / (1 + wrong)
 
 
 def flow(w, R, lam):
@@ -141,8 +139,9 @@ def flow(w, R, lam):
 
     Parameters: w (2n+1,), n ≥ 1; R ≥ 1; lam > 0. Returns (2n+1,). Raises ValueError.
     """
-    alpha = softmax(position_logits(w, 1))
-    u, v, lam, m, sigma = infer_margin(alpha[0::2], alpha[1::2], R, lam)
+    alpha = softmax(position_logits("w", w, 1))
+    u, v = alpha[0::2], alpha[1::2]
+    m, sigma = infer_margin(u, v, R, lam)
     dw = np.empty(len(alpha))
     dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m)
     dw[1::2] = 2 * sigma * v * (lam * u[:-1] - m)
@@ -167,14 +166,14 @@ def recall_flow(w, N, R, lam):
 
     Parameters: w (2n+2,), n ≥ 1; N ≥ (n+1) R; lam > 0. Returns (2n+2,). Raises ValueError.
     """
-    alpha = softmax(position_logits(w, 0))
+    alpha = softmax(position_logits("w", w, 0))
     u, alpha_r = alpha[0:-1:2], alpha[-1]
-    logits, number = answer_classes(u, alpha_r, size("N", N, 1), size("R", R, 1), strength(lam))
+    logits, number = answer_classes(u, alpha_r, N, R, lam)
     p = number * np.exp(logits - logsumexp(logits, b=number))
     n = len(u) - 1
     p[n] = -np.delete(p, n).sum()       # p − 1, which loses its digits where p is nearly 1
     e, q = p[:n + 1], p[n + 1:-1]
-    G = np.zeros(len(w))
+    G = np.zeros(len(alpha))
     G[0:-1:2] = 2 * lam * (e * (u + alpha_r) + q * u)
     G[-1] = 2 * lam * (e @ u)
     return -alpha * (G - alpha @ G)
@@ -192,9 +191,10 @@ def gap_rates(u, v, R, lam):
     What it needs: u_i and v_i enter the loss through u_i v_i alone. In a table that is not Latin the
     squares v_i² do not drop out, and where rows collide u_i v_j votes without u_j v_i; the gap may grow.
 
-    Parameters: u (n+1,), v (n,). Returns (n,). Raises ValueError on shapes or sizes that do not fit.
+    Parameters: u (n+1,), v (n,), R ≥ 1, lam > 0. Returns (n,). Raises ValueError on others.
     """
-    u, v, lam, m, sigma = infer_margin(u, v, R, lam)
+    u, v = pair_weights(u, v)
+    m, sigma = infer_margin(u, v, R, lam)
     return -2 * sigma * m * (u[:-1] - v)
 
 
@@ -207,9 +207,10 @@ def query_rate(u, v, R, lam):
     away. Falling is said of the logit. The weight u_n has d(log u_n)/dt = dw_{s_n}/dt − Σ_k α_k dw_k/dt,
     and can rise for a while: where u_n is tiny, n = 1 and (u_0, v_0) = (0.9, 0.1), the mean is < 0.
 
-    Parameters: u (n+1,), v (n,). Returns a float. Raises ValueError as `gap_rates`.
+    Parameters, errors as `gap_rates`. Returns a float.
     """
-    u, v, lam, m, sigma = infer_margin(u, v, R, lam)
+    u, v = pair_weights(u, v)
+    m, sigma = infer_margin(u, v, R, lam)
     return -2 * sigma * m * u[-1]
 
 
@@ -251,12 +252,12 @@ def growth_rates(n, R, lam, u=None):
     Parameters: n ≥ 1; R ≥ 1; lam > 0; 0 < u ≤ 1/(2n), by default 1/(2n+1), uniform attention.
     Returns GrowthRates (of no mode `between` if n = 1). Raises ValueError.
     """
-    n = size("n", n, 1)
-    u = 1 / (2 * n + 1) if u is None else u
-    if not 0 < u <= 1 / (2 * n):
+    n = check.integer("n", n, 1)
+    u = 1 / (2 * n + 1) if u is None else check.real("u", u, high=1 / (2 * n))
+    if u <= 0:
         raise ValueError(f"u: expected a weight in (0, 1/(2n) = {1 / (2 * n)}], got {u}")
     last = 1 - 2 * n * u
-    _, _, lam, m, sigma = infer_margin(np.append(np.full(n, u), last), np.full(n, u), R, lam)
+    m, sigma = infer_margin(np.append(np.full(n, u), last), np.full(n, u), R, lam)
     return GrowthRates(2 * sigma * u * (2 * lam * u - m), -2 * sigma * m * u,
                        2 * (2 * n + 1) * lam * sigma * u ** 2 * last
                        * (3 * last - 1 - 2 * (1 - sigma) * m * last))
@@ -277,7 +278,7 @@ def infer_end_loss(R, lam):
 
     Returns a float. Raises ValueError unless R ≥ 1 and lam > 0.
     """
-    return np.log1p((size("R", R, 1) - 1) * np.exp(-strength(lam) / 2))
+    return np.log1p((check.integer("R", R, 1) - 1) * np.exp(-strength(lam) / 2))
 
 
 def recall_end_point(N, R, lam):
@@ -300,8 +301,8 @@ def recall_end_point(N, R, lam):
 
     Returns a float, to rounding. Raises ValueError unless N ≥ R ≥ 2 and lam > 0 (with R = 1, x* = 1).
     """
-    R, lam = size("R", R, 2), strength(lam)
-    ratio = (size("N", N, R) - R) / (R - 1)
+    R, lam = check.integer("R", R, 2), strength(lam)
+    ratio = (check.integer("N", N, R) - R) / (R - 1)
     return brentq(lambda x: 2 * x - 1 - ratio * (1 - x) * np.exp(-lam * x ** 2), 0.5, 1.0, xtol=4e-16)
 
 
@@ -311,13 +312,12 @@ def trajectory(w0, times, R, lam, N=None):
     Solves dw/dt = flow(w) from w(0) = w0, or recall_flow(w) if N is given. A step of SGD with
     learning rate eta is Euler's step of length eta: after t/eta of them its gap is c(t) eta + O(eta²).
 
-    Parameters: w0 as in `flow`, or `recall_flow`; times (k,) ≥ 0, increasing. By LSODA, as it becomes
-    stiff, local error 1e-12: about 1e-10 in all. Raises ValueError; RuntimeError if the solver fails.
+    Parameters: w0 as in `flow`, or `recall_flow`; times (k,) in 0..1e9, increasing. By LSODA, as it
+    becomes stiff, local error 1e-12: about 1e-10 in all. Raises ValueError; RuntimeError if the solver fails.
     """
-    w0, times = position_logits(w0, N is None), np.asarray(times, dtype=float)
-    if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or times[0] < 0 \
-            or (np.diff(times) <= 0).any() or times[-1] == 0:
-        raise ValueError(f"times: expected increasing finite numbers >= 0, not 0 alone, got {times}")
+    w0, times = position_logits("w0", w0, N is None), check.reals("times", times, (None,), 0, 1e9)
+    if not times.any() or (np.diff(times) <= 0).any():
+        raise ValueError(f"times: expected increasing numbers >= 0, not 0 alone, got {times}")
     solution = solve_ivp(lambda t, w: flow(w, R, lam) if N is None else recall_flow(w, N, R, lam),
                          (0, times[-1]), w0, "LSODA", times, rtol=1e-12, atol=1e-12)
     if not solution.success:
@@ -342,9 +342,9 @@ def gradient_support(tokens, V, L):
 
     Parameters: tokens (count, T) in 0..V−1; L ≥ T. Returns (V+L, V+L) booleans. Raises ValueError.
     """
-    tokens = indices("tokens", tokens, (None, None), 0, size("V", V, 1))
+    tokens = check.integers("tokens", tokens, 0, check.integer("V", V, 1), ndim=2)
     T = tokens.shape[1]
-    support = np.zeros((V + size("L", L, T),) * 2, dtype=bool)
+    support = np.zeros((V + check.integer("L", L, T),) * 2, dtype=bool)
     for z in tokens:
         columns = np.concatenate([z, V + np.arange(T)])
         support[z[-1], columns] = support[V + T - 1, columns] = True
@@ -352,49 +352,34 @@ def gradient_support(tokens, V, L):
 
 
 def subject_weights(u):
-    """u as a float array (n+1,), n ≥ 1."""
-    u = np.asarray(u, dtype=float)
-    if u.ndim != 1 or len(u) < 2:
+    """u as a float array (n+1,) of weights, n ≥ 1."""
+    u = check.reals("u", u, (None,), 0, 1)
+    if len(u) < 2:
         raise ValueError(f"u: expected shape (n+1,) with n >= 1, got {u.shape}")
     return u
 
 
 def pair_weights(u, v):
-    """u (n+1,) and v (n,) as float arrays, n ≥ 1."""
-    u, v = subject_weights(u), np.asarray(v, dtype=float)
-    if v.shape != (len(u) - 1,):
-        raise ValueError(f"v: expected shape ({len(u) - 1},), one less than u, got {v.shape}")
-    return u, v
+    """u (n+1,) and v (n,) as float arrays of weights, n ≥ 1."""
+    u = subject_weights(u)
+    return u, check.reals("v", v, (len(u) - 1,), 0, 1)
 
 
-def indices(name, values, shape, low, high):
-    """`values` as an array of integers in low..high−1 of this shape; None leaves a size free."""
-    values = np.asarray(values)
-    if (values.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, values.shape))
-            or values.dtype.kind not in "iu" or values.size == 0
-            or values.min() < low or values.max() >= high):
-        raise ValueError(f"{name}: expected integers in {low}..{high - 1} of shape {shape}, "
-                         f"got {values.dtype} of shape {values.shape}")
-    return values
+def weight(alpha_r):
+    """alpha_r as a float in 0..1."""
+    return check.real("alpha_r", alpha_r, 0, 1)
 
 
-def position_logits(w, odd):
+def position_logits(name, w, odd):
     """w as a finite float array (2n+1,) if odd, else (2n+2,), n ≥ 1."""
-    w = np.asarray(w, dtype=float)
-    if w.ndim != 1 or len(w) < 3 or len(w) % 2 != odd or not np.isfinite(w).all():
-        raise ValueError(f"w: expected 2n+{2 - odd} finite numbers, n >= 1, got {w} of shape {w.shape}")
+    w = check.reals(name, w, (None,))
+    if len(w) < 3 or len(w) % 2 != odd:
+        raise ValueError(f"{name}: expected 2n+{2 - odd} numbers, n >= 1, got {len(w)}")
     return w
-
-
-def size(name, value, low):
-    """`value`, which must be an integer ≥ low."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f"{name}: expected an integer >= {low}, got {value!r}")
-    return int(value)
 
 
 def strength(lam):
     """lam as a float, finite and > 0."""
-    if not isinstance(lam, (int, float, np.integer, np.floating)) or not 0 < lam < np.inf:
-        raise ValueError(f"lam: expected a finite number > 0, got {lam!r}")
+    if check.real("lam", lam) <= 0:
+        raise ValueError(f"lam: expected a number > 0, got {lam}")
     return float(lam)
