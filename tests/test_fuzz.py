@@ -3,8 +3,7 @@
 `CALLS` holds a good call for each public function, or several. Each of its arguments (and each field of a
 NamedTuple) is replaced by variants: the same values in another layout, which must give the same bits, and
 wrong values, shapes and types, which must give a finite result, or a ValueError or TypeError that begins
-with the name of an argument. Warnings count as errors. Arguments are never changed. (Generators stay good
-ones: they are the caller's, and fail where they are used.)
+with the name of an argument. Warnings count as errors. Arguments are never changed.
 
 What is not public (`INNER`) works on arguments that have been checked. `vectors.compare` is left out: wrong
 arrays are what it is for.
@@ -223,7 +222,7 @@ def variants(name, value):
             yield name, kind, True, other
         for kind, other in wrong_arrays(value):
             yield name, kind, False, other
-    elif value is not rng:
+    else:
         for kind, other in wrong_scalars():
             yield name, kind, False, other
 

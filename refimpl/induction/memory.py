@@ -7,7 +7,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.induction.model import ENCODINGS, Params, check_params
-from refimpl.induction.task import Bigram, check_law, trigger_ids
+from refimpl.induction.task import Bigram, trigger_ids
 
 
 def orthonormal_frame(V, L, rng, encoding="relative"):
@@ -20,6 +20,7 @@ def orthonormal_frame(V, L, rng, encoding="relative"):
     """
     V, L = check.integer("V", V, 2), check.integer("L", L, 1)
     check.choice("encoding", encoding, ENCODINGS)
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     d = 3 * V + (L if encoding == "relative" else 2 * L)
     rows = np.linalg.qr(rng.normal(size=(d, d)))[0]
     E, E_image, U, pos, pos_image = np.split(rows, [V, 2 * V, 3 * V, 3 * V + L])
@@ -76,7 +77,7 @@ def construct(frame, bigram, triggers, b1, b2, bo, encoding="relative", train_le
 
 def log_bigram(bigram, V):
     """log pi_b (V, V), refusing zeros by name."""
-    pi_b = check_law("pi_b", check.instance("bigram", bigram, Bigram, "induction.Bigram").pi_b, 2, V)
+    pi_b = check.law("pi_b", check.instance("bigram", bigram, Bigram, "induction.Bigram").pi_b, 2, V)
     if pi_b.min() == 0:
         v, u = np.argwhere(pi_b == 0)[0]
         raise ValueError(f"pi_b: expected no zeros, whose logarithm is not finite, got pi_b[{v}, {u}] "

@@ -59,6 +59,7 @@ def init(V, d, L, rng):
     V ≥ 2 tokens, width d ≥ 1, L ≥ 1 positions. Rows have length about 1. Source: BCBJB23.
     """
     V, d, L = check.integer("V", V, 2), check.integer("d", d, 1), check.integer("L", L, 1)
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     E, U, pos, Phi, WV = (rng.normal(0, d ** -0.5, (rows, d)) for rows in (V, V, L, d, d))
     return Params(E, U, pos, Phi, WV, *(np.zeros((d, d)) for _ in range(4)))
 

@@ -51,6 +51,7 @@ def orthonormal_frame(V, rng):
     factorisation; Phi1 and Phi2 map everything else to zero. WV is a random orthogonal matrix.
     """
     V = check.integer("V", V, 2)
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     d = 5 * V
     rows = np.linalg.qr(rng.normal(size=(d, d)))[0]
     E, E_1, E_2, E_12, U = np.split(rows, 5)

@@ -19,8 +19,6 @@ from numba import njit
 
 from refimpl import check
 
-ROUNDING = 1e-9     # how far from 1 the sum of given probabilities may be
-
 
 class Bigram(NamedTuple):
     """The law of plain text: chars (V,) names of the tokens, pi_u (V,) and pi_b (V, V) float64.
@@ -90,6 +88,7 @@ class Bigram(NamedTuple):
     def random(cls, V, rng):
         """Random bigram over V ≥ 2 tokens: rows and the unigram uniform on the simplex, no zeros."""
         V = check.integer("V", V, 2)
+        check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
         pi_u = np.sort(rng.dirichlet(np.ones(V)))[::-1]
         return cls(tuple(range(V)), pi_u, rng.dirichlet(np.ones(V), size=V))
 
@@ -138,13 +137,14 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     Batch. Raises ValueError on sizes, triggers or laws that make no task.
     """
     n, T = check.integer("n", n, 1), check.integer("length", length, 1)
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     check.instance("bigram", bigram, Bigram, "induction.Bigram")
     check.instance("drawn", drawn, (bool, np.bool_), "a bool")
-    pi_b = check_law("pi_b", bigram.pi_b, 2)
+    pi_b = check.law("pi_b", bigram.pi_b, 2)
     V = len(pi_b)
-    pi_u = check_law("pi_u", bigram.pi_u, 1, V)
+    pi_u = check.law("pi_u", bigram.pi_u, 1, V)
     pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and outputs == "uniform" else \
-        check_law("outputs", outputs, 2, V)
+        check.law("outputs", outputs, 2, V)
     if drawn:
         K = check.integer("triggers", triggers, 1, np.count_nonzero(pi_u) + 1)
         # The K smallest of exponential times with rates pi_u are K draws without repetition.
@@ -158,17 +158,6 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     occurrence = np.empty((n, T), dtype=np.int64)
     walk(cumulative(pi_u[None]), cumulative(pi_b), chosen, rng.random((n, T + 1)), z, occurrence)
     return Batch(z, occurrence, chosen)
-
-
-def check_law(name, law, ndim, V=None):
-    """Return `law` as float64 with ndim axes of size V, entries >= 0 and rows that sum to 1."""
-    law = check.asarray(name, law)
-    shape = (len(law) if law.ndim else 0,) * ndim if V is None else (V,) * ndim
-    law = check.floats(name, law, shape, np.float64)
-    if law.min() < 0 or abs(law.sum(axis=-1) - 1).max() > ROUNDING:
-        raise ValueError(f"{name}: expected probabilities >= 0 that sum to 1, got rows that sum "
-                         f"to {law.sum(axis=-1).min()}..{law.sum(axis=-1).max()}, minimum {law.min()}")
-    return law
 
 
 def cumulative(law):

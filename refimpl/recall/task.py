@@ -71,6 +71,7 @@ class Facts:
         """
         N = check.integer("N", N, 1)
         R = check.integer("R", R, 1, N + 1)
+        check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
         return cls(rng.permutation(N), rng.permutation(N), rng.permutation(R))
 
     @classmethod
@@ -149,6 +150,7 @@ def sample(facts, n, count, rng, collision_free=False):
     -------
     Prompts. Raises ValueError on bad sizes, or if no collision-free prompt exists or is found.
     """
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     check.instance("facts", facts, Facts, "recall.Facts")
     check.instance("collision_free", collision_free, (bool, np.bool_), "a bool")
     N, R = facts.N, facts.R
