@@ -1,6 +1,6 @@
 """Make every figure from nothing, one script after the other, and say what changed.
 
-    python scripts/make_figures.py [NAME …]     about fifteen minutes on two cores, or only these figures
+    python scripts/make_figures.py [NAME …]     about forty minutes on two cores, or only these figures
 
 Each script uses all cores for its seeds. The exit status is 1 if one of them failed.
 """
