@@ -392,10 +392,10 @@ def plot(data):
         mine = data["recall_name"] == name
         if mine.any():
             errorbar(axes["e"], data["recall_N"][mine], data["recall_seconds"][mine],
-                     color=colour, marker=marker, label=name)
+                     color=colour, marker=marker, label=name.split(",")[0])
     axes["e"].set(xscale="log", yscale="log", title="recall", xlabel=f"subjects N (facts: {R} N)",
                   ylabel="time of one step (ms)")
-    axes["e"].legend()
+    axes["e"].legend(loc="lower right", bbox_to_anchor=(1, 0.26))
     figure.legend(*axes["a"].get_legend_handles_labels(), loc="outside lower center", ncol=3)
     return figure
 
