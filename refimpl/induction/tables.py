@@ -48,7 +48,8 @@ from refimpl.induction.table_kernels import (
     factors, first_rows, layer1_forward, layer2_forward, position_rows, run_chunk)
 
 CHUNKS = 8
-ROWS = 64       # more would multiply more zeros above the diagonal, fewer make products that BLAS is slow at
+KEYS = 64
+ROWS = 128       # more would multiply more zeros above the diagonal, fewer make products that BLAS is slow at
 LOCK = threading.Lock()
 
 
@@ -95,39 +96,57 @@ class Tables(NamedTuple):
 #
 #     G1 = E WK1 Eᵀ,  B1 = E WK1 posᵀ,  K2 = X WK2 Xᵀ,  T = [X; Z] Yᵀ
 #
-# For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W.
+# For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W. The tables of
+# the scores and that of the logits meet in X alone: `run` may map the two jobs over two threads.
 
-def tables_forward(params):
-    """Params -> Tables, and the images of E, X and U that `tables_backward` asks for."""
-    E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-    X = np.concatenate([E, E @ Phi.T])                                      # 1
-    EW1 = E @ WK1                                                           # 2
-    G1, B1 = EW1 @ E.T, EW1 @ pos[::-1].T
-    XW2 = X @ WK2                                                           # 3
-    Y = U + U @ WF                                                          # 4
-    XV = X @ WV.T                                                           # 5
-    XZ = np.concatenate([X, XV @ WO.T])
-    return Tables(G1, B1, XW2 @ X.T, XZ @ Y.T), (X, EW1, XW2, Y, XV, XZ)    # 6
+def scores_forward(params, X):
+    E, pos, WK1, WK2 = params.E, params.pos, params.WK1, params.WK2
+    EW1, XW2 = E @ WK1, X @ WK2                                             # 1
+    return (EW1 @ E.T, EW1 @ pos[::-1].T, XW2 @ X.T), (EW1, XW2)            # 2
 
 
-def tables_backward(params, images, dtables):
-    """Tables of gradients -> Params of gradients, undoing the numbers in reverse."""
-    E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-    X, EW1, XW2, Y, XV, XZ = images
-    dG1, dB1, dK2, dT = dtables
-    dX, dZ = np.split(dT @ Y, 2)                                            # 6
+def scores_backward(params, X, images, dtables):
+    """-> dX (2V, d), and the gradients of the fields that nothing else uses."""
+    E, pos, WK1, WK2 = params.E, params.pos, params.WK1, params.WK2
+    (EW1, XW2), (dG1, dB1, dK2, _) = images, dtables
+    dXW2, dEW1 = dK2 @ X, dG1 @ E + dB1 @ pos[::-1]                         # 2
+    dX = dK2.T @ XW2 + dXW2 @ WK2.T                                         # 1
+    dX[:len(E)] += dG1.T @ EW1 + dEW1 @ WK1.T
+    return dX, dict(pos=(dB1.T @ EW1)[::-1].copy(), WK1=E.T @ dEW1, WK2=X.T @ dXW2)
+
+
+def logits_forward(params, X):
+    Y = params.U + params.U @ params.WF                                     # 1
+    XV = X @ params.WV.T                                                    # 2
+    XZ = np.concatenate([X, XV @ params.WO.T])
+    return (XZ @ Y.T,), (Y, XV, XZ)                                         # 3
+
+
+def logits_backward(params, X, images, dtables):
+    """-> dX (2V, d), and the gradients of the fields that nothing else uses."""
+    (Y, XV, XZ), (*_, dT) = images, dtables
+    dX, dZ = np.split(dT @ Y, 2)                                            # 3
     dY = dT.T @ XZ
-    dXV = dZ @ WO                                                           # 5
-    dWO, dWV = dZ.T @ XV, dXV.T @ X
-    dU, dWF = dY + dY @ WF.T, U.T @ dY                                      # 4
-    dK2_X = dK2 @ X                                                         # 3
-    dWK2 = X.T @ dK2_X
-    dE, dP = np.split(dX + dXV @ WV + dK2_X @ WK2.T + dK2.T @ XW2, 2)
-    dEW1 = dG1 @ E + dB1 @ pos[::-1]                                        # 2
-    dWK1, dpos = E.T @ dEW1, (dB1.T @ EW1)[::-1].copy()
-    dE = dE + dP @ Phi + dEW1 @ WK1.T + dG1.T @ EW1                         # 1
-    dPhi = dP.T @ E
-    return Params(dE, dU, dpos, dPhi, dWV, dWK1, dWK2, dWO, dWF)
+    dXV = dZ @ params.WO                                                    # 2
+    return dX + dXV @ params.WV, dict(
+        WO=dZ.T @ XV, WV=dXV.T @ X, U=dY + dY @ params.WF.T, WF=params.U.T @ dY)    # 1
+
+
+def tables_forward(params, run=map):
+    """Params -> Tables, and what `tables_backward` asks for."""
+    X = np.concatenate([params.E, params.E @ params.Phi.T])
+    made = run(lambda forward: forward(params, X), (scores_forward, logits_forward))
+    (scores, images1), (logits, images2) = made
+    return Tables(*scores, *logits), (X, images1, images2)
+
+
+def tables_backward(params, images, dtables, run=map):
+    """Tables of gradients -> Params of gradients."""
+    X, *images = images
+    (dX1, grads1), (dX2, grads2) = run(lambda backward, images: backward(params, X, images, dtables),
+                                       (scores_backward, logits_backward), images)
+    dE, dP = np.split(dX1 + dX2, 2)
+    return Params(E=dE + dP @ params.Phi, Phi=dP.T @ params.E, **grads1, **grads2)
 
 
 def loss_and_grads(params, tokens, mask, encoding="relative"):
@@ -144,16 +163,16 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     count = mask.sum(dtype=dtype)
     parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
     with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        tables, images = tables_forward(params)
+        tables, images = tables_forward(params, pool.map)
         exponentials = factors(tables.G1, tables.B1)
         results = list(pool.map(
-            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, ROWS), parts))
+            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, ROWS, KEYS), parts))
         total, dtables = results[0]
         for loss, more in results[1:]:
             total += loss
             for table, other in zip(dtables, more):
                 table += other
-        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables))
+        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables), pool.map)
 
 
 def histories(params, tokens):
@@ -169,7 +188,7 @@ def histories(params, tokens):
     flat, start = position_rows(z, v, tables.G1, tables.B1, position, factored)
     c, _ = layer1_forward(z, v, content, factored, flat, start)
     t = np.arange(len(z))
-    _, _, x = layer2_forward(z, t, first_rows(t), c, tables.K2)
+    *_, x = layer2_forward(z, np.full(len(z), len(v)), t, first_rows(t), c, tables.K2, KEYS)
     return np.split(x.T, 3, axis=1)
 
 
