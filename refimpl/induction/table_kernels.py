@@ -225,13 +225,40 @@ def exponentials(x):
 
 
 @njit(cache=True, nogil=True)
-def layer2_forward(z, known, t, first, c, K2, keys):
-    """z, known (T,), t (r,) rows; c (T, n); K2 (2n, 2n) -> q = [u w] (2n, r), A, inverse (r,), x = [c h g] (3n, r).
+def largest(x):
+    """x (n, r) -> its maxima (r,) over n."""
+    most = x[0].copy()
+    for row in x:
+        for i in range(len(row)):
+            most[i] = row[i] if row[i] > most[i] else most[i]
+    return most
 
-    A (K r,), in tiles of `keys` keys, times inverse is A2.
+
+@njit(cache=True, nogil=True)
+def bounds(z, t, c, u, w):
+    """u, w (n, r) -> for each row a number (r,) that its scores S2_ts do not exceed, nor all fall far below.
+
+    c_s is a distribution: S2_ts lies between the sums of the minima of u_t and w_t and of their maxima.
+    Where these are further apart than exponentials can hold, the number is the largest of the scores.
+    """
+    most, least = largest(u) + largest(w), -largest(-u) - largest(-w)
+    if (most - least).max() > np.log(np.finfo(u.dtype).max) / 2:
+        S = np.dot(c[:t[-1] + 1], w)
+        for i in range(len(t)):
+            most[i] = S[0, i] + u[z[0], i]
+            for s in range(t[i] + 1):
+                most[i] = max(most[i], S[s, i] + u[z[s], i])
+    return most
+
+
+@njit(cache=True, nogil=True)
+def layer2_forward(z, known, t, first, c, K2, keys):
+    """z, known (T,), t (r,) rows; c (T, n); K2 (2n, 2n) -> w (n, r), A (K r,), inverse (r,), x = [c h g] (3n, r).
+
+    A, in tiles of `keys` keys, is A2 without its denominators, and inverse is one over them.
     """
     r, n, K = len(t), c.shape[1], len(first)
-    x = np.zeros((3 * n, r), c.dtype)
+    x, inverse, A = np.zeros((3 * n, r), c.dtype), np.zeros(r, c.dtype), np.empty(K * r, c.dtype)
     for i in range(r):
         for k in range(n):
             x[k, i] = c[t[i], k]
@@ -239,37 +266,25 @@ def layer2_forward(z, known, t, first, c, K2, keys):
     for i in range(r):
         for k in range(2 * n):
             q[k, i] += K2[z[t[i]], k]
-    w, h, g = q[n:], x[n:2 * n], x[2 * n:]
-    A, largest, inverse = np.empty(K * r, c.dtype), q[z[0]] - np.inf, np.zeros(r, c.dtype)
+    u, w, h, g = q[:n], q[n:], x[n:2 * n], x[2 * n:]
+    u -= bounds(z, t, c, u, w)
     for s0 in range(0, K, keys):
-        S, i0 = tile(A, s0, keys, first, r), first[s0]
-        m = known[s0 + len(S) - 1]
-        np.dot(c[s0:s0 + len(S), :m].copy(), w[:m, i0:].copy(), S)
-        for j in range(len(S)):
-            i = first[s0 + j]
-            row, u, top = S[j, i - i0:], q[z[s0 + j], i:], largest[i:]
-            for k in range(len(row)):
-                row[k] += u[k]
-                top[k] = row[k] if row[k] > top[k] else top[k]
-    for s0 in range(0, K, keys):
-        S, i0 = tile(A, s0, keys, first, r), first[s0]
-        m = known[s0 + len(S) - 1]
-        for j in range(len(S)):
-            i = first[s0 + j] - i0
-            row, top = S[j], largest[i0:]
-            for k in range(i):
-                row[k] = 0
-            for k in range(i, len(row)):
-                row[k] -= top[k]
-        exponentials(S.reshape(-1))
-        for j in range(len(S)):
-            i = first[s0 + j] - i0
-            row, h_s = S[j], h[z[s0 + j], i0:]
-            for k in range(i):
-                row[k] = 0
-            for k in range(i, len(row)):
-                h_s[k] += row[k]
-        add(g, np.dot(c[s0:s0 + len(S), :m].copy().T, S), i0)
+        A_s, i0 = tile(A, s0, keys, first, r), first[s0]
+        s1 = s0 + len(A_s)
+        c_s = c[s0:s1, :known[s1 - 1]].copy()
+        np.dot(c_s, w[:c_s.shape[1], i0:].copy(), A_s)
+        for j in range(len(A_s)):
+            row, u_s = A_s[j], u[z[s0 + j], i0:]
+            for i in range(len(row)):
+                row[i] += u_s[i]
+        exponentials(A_s.reshape(-1))
+        for j in range(len(A_s)):
+            row, h_s, ahead = A_s[j], h[z[s0 + j], i0:], first[s0 + j] - i0
+            for i in range(ahead):
+                row[i] = 0
+            for i in range(ahead, len(row)):
+                h_s[i] += row[i]
+        add(g, np.dot(c_s.T, A_s), i0)
     for k in range(n):
         for i in range(r):
             inverse[i] += h[k, i]
@@ -278,14 +293,14 @@ def layer2_forward(z, known, t, first, c, K2, keys):
     for k in range(n, 3 * n):
         for i in range(r):
             x[k, i] *= inverse[i]
-    return q, A, inverse, x
+    return w, A, inverse, x
 
 
 @njit(cache=True, nogil=True)
-def layer2_backward(z, known, t, first, c, K2, q, A, inverse, x, dx, dc, dK2, keys):
+def layer2_backward(z, known, t, first, c, K2, w, A, inverse, x, dx, dc, dK2, keys):
     """x, dx = [dc dh dg] (3n, r); adds to dc (T, n) and dK2 (2n, 2n); spoils dx."""
     r, n, K = len(t), c.shape[1], len(first)
-    w, dh, dg, dq, mean = q[n:], dx[n:2 * n], dx[2 * n:], np.zeros((2 * n, r), c.dtype), np.zeros(r, c.dtype)
+    dh, dg, dq, mean = dx[n:2 * n], dx[2 * n:], np.zeros((2 * n, r), c.dtype), np.zeros(r, c.dtype)
     for k in range(n, 3 * n):
         for i in range(r):
             mean[i] += x[k, i] * dx[k, i]
@@ -295,13 +310,14 @@ def layer2_backward(z, known, t, first, c, K2, q, A, inverse, x, dx, dc, dK2, ke
             dg[k, i] *= inverse[i]
     for s0 in range(0, K, keys):
         A_s, i0 = tile(A, s0, keys, first, r), first[s0]
-        m = known[s0 + len(A_s) - 1]
-        c_s, w_s, dg_s = c[s0:s0 + len(A_s), :m].copy(), w[:m, i0:].copy(), dg[:m, i0:].copy()
+        s1 = s0 + len(A_s)
+        m = known[s1 - 1]
+        c_s, w_s, dg_s = c[s0:s1, :m].copy(), w[:m, i0:].copy(), dg[:m, i0:].copy()
         dS = np.dot(c_s, dg_s)
         for j in range(len(A_s)):
-            row, A_j, dh_j, du = dS[j], A_s[j], dh[z[s0 + j], i0:], dq[z[s0 + j], i0:]
+            row, A_j, dh_s, du = dS[j], A_s[j], dh[z[s0 + j], i0:], dq[z[s0 + j], i0:]
             for i in range(len(row)):
-                row[i] = A_j[i] * (row[i] + dh_j[i])
+                row[i] = A_j[i] * (row[i] + dh_s[i])
             for i in range(len(row)):
                 du[i] += row[i]
         add(dq[n:], np.dot(c_s.T, dS), i0)
@@ -384,9 +400,9 @@ def run_chunk(tables, factored_tables, tokens, mask, scale, most, keys):
         for i in range(blocks):
             t = rows[i * len(rows) // blocks:(i + 1) * len(rows) // blocks]
             first = first_rows(t)
-            q, A, inverse, x = layer2_forward(z, known, t, first, c, K2v, keys)
+            w, A, inverse, x = layer2_forward(z, known, t, first, c, K2v, keys)
             losses, dx = output(z, t, tokens[b, 1:], x, Tv, dT, v4, scale)
-            layer2_backward(z, known, t, first, c, K2v, q, A, inverse, x, dx, dc, dK2v, keys)
+            layer2_backward(z, known, t, first, c, K2v, w, A, inverse, x, dx, dc, dK2v, keys)
             loss += losses
         layer1_backward(z, v, contentv, factored, flat, start, c, total, dc, dG1v, dB1)
         add_at(dG1, v, v, dG1v)
