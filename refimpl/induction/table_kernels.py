@@ -59,6 +59,17 @@ def add_at(dtable, rows, columns, dlocal):
 
 
 @njit(cache=True, nogil=True)
+def block(x, i, j, k, m):
+    """x[i:j, k:m] as a new array."""
+    part = np.empty((j - i, m - k), x.dtype)
+    for a in range(j - i):
+        row = x[i + a, k:]
+        for b in range(m - k):
+            part[a, b] = row[b]
+    return part
+
+
+@njit(cache=True, nogil=True)
 def add(total, part, column):
     """Add part (k, m) to the first k rows of total, from this column on."""
     for i in range(part.shape[0]):
@@ -99,7 +110,7 @@ def position_rows(z, v, G1, B1, position, factored):
     That is the table itself, and behind it one row more for each t whose row is not factored.
     """
     T, L, m = len(z), B1.shape[1], len(B1)
-    start = np.empty(T, np.uint32)
+    start = np.empty(T, np.int64)
     for t in range(T):
         start[t] = v[z[t]] * L + L - 1 - t
         if not factored[v[z[t]]]:
@@ -107,16 +118,18 @@ def position_rows(z, v, G1, B1, position, factored):
     if m == len(B1):
         return position.reshape(-1), start
     flat = np.empty(m * L, B1.dtype)
-    flat[:position.size] = position.reshape(-1)
+    for k in range(len(B1)):
+        for i in range(L):
+            flat[k * L + i] = position[k, i]
     for t in range(T):
         own, row = v[z[t]], flat[start[t]:]
         if not factored[own]:
-            largest = G1[own, own] + B1[own, L - 1]
+            most = G1[own, own] + B1[own, L - 1]
             for s in range(t + 1):
                 row[s] = G1[own, v[z[s]]] + B1[own, L - 1 - t + s]
-                largest = max(largest, row[s])
+                most = max(most, row[s])
             for s in range(t + 1):
-                row[s] = np.exp(row[s] - largest)
+                row[s] = np.exp(row[s] - most)
     return flat, start
 
 
@@ -177,13 +190,16 @@ def layer1_backward(z, v, content, factored, flat, start, c, total, dc, dG1, dB1
 #     q_t = [u_t w_t] = [EE EP][z_t] + c_t [PE PP],  S2_ts = u_t[z_s] + w_t·c_s,  A2_t· = softmax_{s ≤ t}
 #     h_t[v] = Σ_s A2_ts 1[z_s = v],  g_t = Σ_s A2_ts c_s
 #
-# dS_ts = A2_ts (dh_t[z_s] + dg_t·c_s − mean_t),  mean_t = dh_t·h_t + dg_t·g_t,
-# du_t[v] = Σ_s dS_ts 1[z_s = v],  dw_t = Σ_s dS_ts c_s,  dc_s += Σ_t (A2_ts dg_t + dS_ts w_t)
+# With dS_ts = A2_ts (dh_t[z_s] + dg_t·c_s − mean_t), mean_t = dh_t·h_t + dg_t·g_t, the gradients are
+#
+#     du_t[v] = Σ_s dS_ts 1[z_s = v],  dw_t = Σ_s dS_ts c_s,  dc_s += Σ_t (A2_ts dg_t + dS_ts w_t)
+#
+# A2_ts = A_ts / Σ_r A_tr is never formed: the division is left to h_t, g_t and to dh_t − mean_t, dg_t.
 #
 # Arrays stand with t as their last axis: what belongs to a key's token, u_t[z_s], is then a row, and
-# every inner loop runs along memory. Keys are taken in tiles: the rows that see a tile are those from
-# first[s0] on, where s0 is its first key and first[s] the first row with t ≥ s, and the tokens in its
-# histories are 0..known[s1]−1, s1 its last key, for tokens are numbered as they appear.
+# inner loops run along memory. Keys are taken in tiles s0 ≤ s < s1. Only the rows from first[s0] on see
+# any of them, first[s] being the first with t ≥ s; and c_s has entries for the tokens 0..known[s1−1]−1
+# alone, since tokens are numbered as they appear.
 
 @njit(cache=True, nogil=True)
 def first_rows(t):
@@ -205,11 +221,13 @@ def tile(A, s0, keys, first, r):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def exponentials(x):
-    """x -> exp(x) in place, x (m,) ≤ 0: within 2 ulp, and three times as fast as the library's exp, one by one.
+    """Replace x (m,), none above 0, by exp(x), to 3e-16 of it; below −708 by exp(−708).
 
-    With k the integer next to x / log 2, exp(x) = 2^k exp(x − k log 2): the first factor is a number with
-    nothing but an exponent, the second a Taylor polynomial, |x − k log 2| ≤ (log 2)/2, that is short by
-    4e-18. log 2 is subtracted in two parts, so that k times the larger is exact. Below −708: exp(−708).
+    With k the integer next to x / log 2, exp(x) = 2^k exp(x − k log 2). The first factor is a float whose
+    bits are its exponent alone. The second is a polynomial of Taylor, |x − k log 2| ≤ (log 2)/2, which
+    leaves 4e-18; log 2 is subtracted in two parts, the larger so short that k times it is exact.
+
+    The loops have no call in them, so that the machine does several at once: 3.5 times as fast as np.exp.
     """
     power = np.empty(len(x), np.float64)
     bits = power.view(np.int64)
@@ -225,37 +243,37 @@ def exponentials(x):
 
 
 @njit(cache=True, nogil=True)
-def largest(x):
-    """x (n, r) -> its maxima (r,) over n."""
-    most = x[0].copy()
-    for row in x:
-        for i in range(len(row)):
-            most[i] = row[i] if row[i] > most[i] else most[i]
-    return most
+def bounds(z, t, c, u, w, ct):
+    """u, w (n, r), ct (≥ n, r) the rows' c_t -> for each row a number (r,) that none of its S2_ts exceeds.
 
-
-@njit(cache=True, nogil=True)
-def bounds(z, t, c, u, w):
-    """u, w (n, r) -> for each row a number (r,) that its scores S2_ts do not exceed, nor all fall far below.
-
-    c_s is a distribution: S2_ts lies between the sums of the minima of u_t and w_t and of their maxima.
-    Where these are further apart than exponentials can hold, the number is the largest of the scores.
+    c_s is a distribution: S2_ts ≤ max_v u_t[v] + max_v w_t[v]. Where that is so far above S2_tt that
+    exponentials could not hold the difference, the number is the largest score itself.
     """
-    most, least = largest(u) + largest(w), -largest(-u) - largest(-w)
-    if (most - least).max() > np.log(np.finfo(u.dtype).max) / 2:
-        S = np.dot(c[:t[-1] + 1], w)
-        for i in range(len(t)):
-            most[i] = S[0, i] + u[z[0], i]
-            for s in range(t[i] + 1):
-                most[i] = max(most[i], S[s, i] + u[z[s], i])
+    n, r = u.shape
+    limit = np.log(np.finfo(u.dtype).max) / 2
+    most, most_w, own = u[0].copy(), w[0].copy(), np.zeros(r, u.dtype)
+    for k in range(n):
+        for i in range(r):
+            most[i], most_w[i] = max(most[i], u[k, i]), max(most_w[i], w[k, i])
+            own[i] += w[k, i] * ct[k, i]
+    for i in range(r):
+        own[i] += u[z[t[i]], i]
+        most[i] += most_w[i]
+        if most[i] - own[i] > limit:
+            most[i] = own[i]
+            for s in range(t[i]):
+                score = u[z[s], i]
+                for k in range(n):
+                    score += w[k, i] * c[s, k]
+                most[i] = max(most[i], score)
     return most
 
 
 @njit(cache=True, nogil=True)
 def layer2_forward(z, known, t, first, c, K2, keys):
-    """z, known (T,), t (r,) rows; c (T, n); K2 (2n, 2n) -> w (n, r), A (K r,), inverse (r,), x = [c h g] (3n, r).
+    """z, known (T,), t (r,); c (T, n); K2 (2n, 2n) -> w (n, r), A (K r,), inverse (r,), x = [c h g] (3n, r).
 
-    A, in tiles of `keys` keys, is A2 without its denominators, and inverse is one over them.
+    A, in tiles of `keys` keys, is A2 without its denominators, and inverse is one over these.
     """
     r, n, K = len(t), c.shape[1], len(first)
     x, inverse, A = np.zeros((3 * n, r), c.dtype), np.zeros(r, c.dtype), np.empty(K * r, c.dtype)
@@ -267,12 +285,16 @@ def layer2_forward(z, known, t, first, c, K2, keys):
         for k in range(2 * n):
             q[k, i] += K2[z[t[i]], k]
     u, w, h, g = q[:n], q[n:], x[n:2 * n], x[2 * n:]
-    u -= bounds(z, t, c, u, w)
+    most = bounds(z, t, c, u, w, x)
+    for k in range(n):
+        for i in range(r):
+            u[k, i] -= most[i]
     for s0 in range(0, K, keys):
         A_s, i0 = tile(A, s0, keys, first, r), first[s0]
         s1 = s0 + len(A_s)
-        c_s = c[s0:s1, :known[s1 - 1]].copy()
-        np.dot(c_s, w[:c_s.shape[1], i0:].copy(), A_s)
+        m = known[s1 - 1]
+        c_s = block(c, s0, s1, 0, m)
+        np.dot(c_s, block(w, 0, m, i0, r), A_s)
         for j in range(len(A_s)):
             row, u_s = A_s[j], u[z[s0 + j], i0:]
             for i in range(len(row)):
@@ -312,7 +334,7 @@ def layer2_backward(z, known, t, first, c, K2, w, A, inverse, x, dx, dc, dK2, ke
         A_s, i0 = tile(A, s0, keys, first, r), first[s0]
         s1 = s0 + len(A_s)
         m = known[s1 - 1]
-        c_s, w_s, dg_s = c[s0:s1, :m].copy(), w[:m, i0:].copy(), dg[:m, i0:].copy()
+        c_s, w_s, dg_s = block(c, s0, s1, 0, m), block(w, 0, m, i0, r), block(dg, 0, m, i0, r)
         dS = np.dot(c_s, dg_s)
         for j in range(len(A_s)):
             row, A_j, dh_s, du = dS[j], A_s[j], dh[z[s0 + j], i0:], dq[z[s0 + j], i0:]
@@ -339,7 +361,7 @@ def layer2_backward(z, known, t, first, c, K2, w, A, inverse, x, dx, dc, dK2, ke
 
 @njit(cache=True, nogil=True)
 def output(z, t, target, x, T, dT, v4, scale):
-    """T (4n, V), x (3n, r) -> the sum of the losses, not scaled, and dx; adds to dT, its rows v4. Both directions."""
+    """T (4n, V), x (3n, r) -> the sum of the losses, not scaled, and dx; adds to dT[v4]. Both directions."""
     n, loss = T.shape[0] // 4, scale * 0
     logits = np.dot(x.T, T[n:])
     likeliest = np.empty(len(t), np.int64)
@@ -376,13 +398,13 @@ def output(z, t, target, x, T, dT, v4, scale):
 
 
 @njit(cache=True, nogil=True)
-def run_chunk(tables, factored_tables, tokens, mask, scale, most, keys):
+def run_chunk(tables, exponentiated, tokens, mask, scale, most, keys):
     """tokens (b, T+1), mask (b, T) -> the sum of their losses, and Tables of gradients times scale.
 
-    At most `most` rows of layer 2 run together.
+    At most `most` rows of layer 2 run together, over `keys` keys at a time.
     """
     G1, B1, K2, T = tables
-    content, position, factored = factored_tables
+    content, position, factored = exponentiated
     dG1, dB1, dK2, dT = np.zeros_like(G1), np.zeros_like(B1), np.zeros_like(K2), np.zeros_like(T)
     V, loss = len(G1), scale * 0
     for b in range(len(tokens)):

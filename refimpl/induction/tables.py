@@ -23,16 +23,18 @@ which looks back on T/2 keys on average, takes, forward and backward together:
 
 and making and pulling back the tables 27 V d² multiply-adds for a batch. Rows that no loss asks for
 are skipped, keys after the last row too, and n, not V, is the size of the tables that a sequence
-sees: text of 256 characters uses some 34 of its 65. The products of layer 2 go to BLAS in blocks of
-at most ROWS rows, with the keys that the last of them sees: that is 1.2 to 1.5 times the half that
-causality leaves. `scripts/bench.py` prints how far all this is from the machine's limit.
+sees: text of 256 characters uses some 34 of its 65. The products of layer 2 go to BLAS in tiles of KEYS
+keys and the rows that see the first of them, 1.2 to 1.25 times the half that causality leaves at T = 256;
+but a tile has columns only for the tokens known by its last key, which takes a fifth away again.
+`scripts/bench.py` prints how far all this is from the machine's limit.
 
 The batch is cut into CHUNKS parts, whatever the number of threads; each adds up its sequences in
 order, and the parts are added in order: the same bits with 1 thread and with many. The parts run in
-Python threads, on kernels that release the interpreter.
+Python threads, on kernels that release the interpreter, and so do the two halves of the tables.
 """
 
 import ctypes
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -48,8 +50,7 @@ from refimpl.induction.table_kernels import (
     factors, first_rows, layer1_forward, layer2_forward, position_rows, run_chunk)
 
 CHUNKS = 8
-KEYS = 64
-ROWS = 128       # more would multiply more zeros above the diagonal, fewer make products that BLAS is slow at
+ROWS, KEYS = 128, 64    # larger tiles hold more that is above the diagonal, and at smaller BLAS is slow
 LOCK = threading.Lock()
 
 
@@ -63,6 +64,12 @@ def openblas():
              for prefix in ("scipy_", "") for suffix in ("", "64_")]
     return [(getattr(library, name.format("get")), getattr(library, name.format("set")))
             for library in libraries for name in names if hasattr(library, name.format("set"))]
+
+
+@cache
+def workers(threads, process):
+    """So many threads to map jobs over, made once a process: a fork has none of its parent's."""
+    return ThreadPoolExecutor(threads)
 
 
 @contextmanager
@@ -99,20 +106,26 @@ class Tables(NamedTuple):
 # For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W. The tables of
 # the scores and that of the logits meet in X alone: `run` may map the two jobs over two threads.
 
+def reverse(B):
+    """B (V, L), its columns in reverse."""
+    return np.ascontiguousarray(B[:, ::-1])
+
+
 def scores_forward(params, X):
     E, pos, WK1, WK2 = params.E, params.pos, params.WK1, params.WK2
     EW1, XW2 = E @ WK1, X @ WK2                                             # 1
-    return (EW1 @ E.T, EW1 @ pos[::-1].T, XW2 @ X.T), (EW1, XW2)            # 2
+    return (EW1 @ E.T, reverse(EW1 @ pos.T), XW2 @ X.T), (EW1, XW2)         # 2
 
 
 def scores_backward(params, X, images, dtables):
     """-> dX (2V, d), and the gradients of the fields that nothing else uses."""
     E, pos, WK1, WK2 = params.E, params.pos, params.WK1, params.WK2
     (EW1, XW2), (dG1, dB1, dK2, _) = images, dtables
-    dXW2, dEW1 = dK2 @ X, dG1 @ E + dB1 @ pos[::-1]                         # 2
+    dB1 = reverse(dB1)                                                      # 2
+    dXW2, dEW1 = dK2 @ X, dG1 @ E + dB1 @ pos
     dX = dK2.T @ XW2 + dXW2 @ WK2.T                                         # 1
     dX[:len(E)] += dG1.T @ EW1 + dEW1 @ WK1.T
-    return dX, dict(pos=(dB1.T @ EW1)[::-1].copy(), WK1=E.T @ dEW1, WK2=X.T @ dXW2)
+    return dX, dict(pos=dB1.T @ EW1, WK1=E.T @ dEW1, WK2=X.T @ dXW2)
 
 
 def logits_forward(params, X):
@@ -162,11 +175,12 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
         raise ValueError(f"params: expected float64 or float32, got {dtype}")
     count = mask.sum(dtype=dtype)
     parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
-    with one_blas_thread(), ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    pool = workers(numba.get_num_threads(), os.getpid())
+    with one_blas_thread():
         tables, images = tables_forward(params, pool.map)
-        exponentials = factors(tables.G1, tables.B1)
+        exponentiated = factors(tables.G1, tables.B1)
         results = list(pool.map(
-            lambda part: run_chunk(tables, exponentials, z[part], mask[part], 1 / count, ROWS, KEYS), parts))
+            lambda part: run_chunk(tables, exponentiated, z[part], mask[part], 1 / count, ROWS, KEYS), parts))
         total, dtables = results[0]
         for loss, more in results[1:]:
             total += loss
