@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numba
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl import gradcheck
-from refimpl.induction import Params, forward, init, ledger, loss_and_grads, tables
+from refimpl.induction import Params, forward, init, ledger, loss_and_grads, table_kernels, tables
 from tests import strategies
 
 V, d, L = 5, 6, 12
@@ -42,13 +44,14 @@ def test_tables_equal_plain_with_one_position_in_the_loss(batch, seed):
     assert_equals_plain(params, tokens, one)
 
 
-def test_tables_equal_plain_in_blocks_of_rows(batch, monkeypatch):
+@pytest.mark.parametrize("name", ["ROWS", "KEYS"])
+def test_tables_equal_plain_in_small_tiles(name, batch, monkeypatch):
     params, tokens, mask = batch
     whole = tables.loss_and_grads(params, tokens, mask)[1]
-    monkeypatch.setattr(tables, "ROWS", 2)
+    monkeypatch.setattr(tables, name, 2)
     assert_equals_plain(params, tokens, mask)
-    blocks = tables.loss_and_grads(params, tokens, mask)[1]
-    assert not all(np.array_equal(a, b) for a, b in zip(whole, blocks))     # control: blocks were cut
+    tiles = tables.loss_and_grads(params, tokens, mask)[1]
+    assert not all(np.array_equal(a, b) for a, b in zip(whole, tiles))      # control: tiles were cut
 
 
 @pytest.mark.parametrize("name, scale", [("WK1", 1e4), ("WK2", 1e4), ("WF", 1e3), ("pos", 1e4)])
@@ -66,6 +69,34 @@ def test_ranges_on_both_sides_of_what_exponentials_hold(batch):
         seen |= set(tables.factors(made.G1, made.B1)[2].tolist())
         assert_equals_plain(scaled, tokens, mask, 1e-10)
     assert seen == {True, False}        # control: both ways were taken
+
+
+@pytest.mark.parametrize("dtype, error", [(np.float64, 4e-16), (np.float32, 2e-7)])
+def test_exponentials(dtype, error, rng):
+    x = np.concatenate([-700 * rng.random(3000), -rng.random(3000), -np.log(2) * np.arange(1000) / 2, [-708]])
+    x = x[x > np.log(np.finfo(dtype).tiny)].astype(dtype)
+    y = x.copy()
+    table_kernels.exponentials(y)
+    assert y.dtype == dtype and np.abs(y / np.exp(x.astype(float)) - 1).max() <= error
+
+
+@pytest.mark.jit
+def test_exponentials_at_the_ends():
+    x = np.array([0.0, -0.0, -5e-324, -709, -1e300, -np.inf, np.nan])
+    table_kernels.exponentials(x)
+    np.testing.assert_array_equal(x[:3], 1)
+    assert (0 < x[3:6]).all() and (x[3:6] < 4e-308).all() and np.isnan(x[6])
+
+
+@pytest.mark.parametrize("scale, exact", [(1, False), (1e4, True)])
+def test_scores_stay_below_their_bounds_and_not_far(scale, exact, rng):
+    T, n = 9, 4
+    z, t = rng.integers(0, n, T).astype(np.uint32), np.array([0, 3, 4, 8])
+    c, u, w = rng.dirichlet(np.ones(n), T), *scale * rng.normal(size=(2, n, len(t)))
+    scores = np.where(np.arange(T)[:, None] <= t, u[z] + c @ w, -np.inf)
+    above = table_kernels.bounds(z, t, c, u, w, np.ascontiguousarray(c[t].T)) - scores.max(axis=0)
+    assert (above > -1e-12 * scale).all() and (above < 355).all()
+    assert (np.abs(above) < 1e-12 * scale).any() == exact       # control: both ways were taken
 
 
 def test_float32_stays_float32_and_agrees(batch):
@@ -99,6 +130,17 @@ def test_number_of_threads_does_not_change_a_bit(rng):
         assert value == results[0][0]
         for grad, first in zip(grads, results[0][1]):
             np.testing.assert_array_equal(grad, first)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_makes_threads_of_its_own(batch):
+    """Those of its parent are not there: waiting for them would never end."""
+    tables.loss_and_grads(*batch)
+    process = multiprocessing.get_context("fork").Process(target=tables.loss_and_grads, args=batch)
+    process.start()
+    process.join(60)
+    process.kill()
+    assert process.exitcode == 0
 
 
 def test_openblas_has_the_threads_that_it_had_before(batch):
