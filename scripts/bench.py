@@ -34,6 +34,7 @@ from refimpl.induction.table_kernels import exponentials
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = dict(os.environ)      # of new processes: `drawing`, once imported, asks for one thread
 V, B, TRIGGERS, REPEATS, TURN, PAUSE = 65, 64, 5, 7, 0.1, 0.02
+SEED = 3        # its text of 256 tokens has 28.4 % of positions in the loss on trigger positions
 CORES = [n for n in (1, 2) if n <= numba.config.NUMBA_NUM_THREADS]
 OURS, THEIRS = f"tables float64, {CORES[-1]} threads", f"PyTorch float32, {CORES[-1]} threads"
 JAX, PLAIN = "JAX float32", "plain float64"
@@ -49,15 +50,15 @@ STEP = ("import numpy as np; from refimpl import induction; "
 AUDIT = "from refimpl.__main__ import main; main(['audit'])"
 
 
-def instance(d, T, share, seed=0):
-    """Params of width d, tokens (B, T+1) of trigger-bigram text, mask (B, T)."""
+def instance(d, T, share):
+    """Params of width d, tokens (B, T+1) of trigger-bigram text, the same at every d, mask (B, T)."""
     from pydoc_data.topics import topics
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     bigram = induction.Bigram.from_text("\n".join(topics.values()), V)
+    batch = induction.sample(bigram, B, T, rng, TRIGGERS)
     params = induction.init(V, d, T, rng)
     params = params._replace(**{name: rng.normal(0, 0.3 * d ** -0.5, (d, d))
                                 for name in ("WK1", "WK2", "WO", "WF")})
-    batch = induction.sample(bigram, B, T, rng, TRIGGERS)
     return params, batch.tokens, batch.occurrence >= 2 if share == "head" else batch.occurrence >= 0
 
 
@@ -187,7 +188,7 @@ def machine_rates():
 
 def limit(d, tokens, mask, rates):
     """Seconds that the operations of one step take at these rates."""
-    products, exps = 27 * V * d ** 2, 0
+    products, exps = 21 * V * d ** 2, 0
     for z, chosen in zip(tokens, mask):
         rows = np.flatnonzero(chosen)
         if len(rows):

@@ -21,7 +21,7 @@ which looks back on T/2 keys on average, takes, forward and backward together:
     queries    6 · R · n² multiply-adds, the scores' queries formed once per row
     logits     9 · R · n · V multiply-adds
 
-and making and pulling back the tables 27 V d² multiply-adds for a batch. Rows that no loss asks for
+and making and pulling back the tables 21 V d² multiply-adds for a batch. Rows that no loss asks for
 are skipped, keys after the last row too, and n, not V, is the size of the tables that a sequence
 sees: text of 256 characters uses some 34 of its 65. The products of layer 2 go to BLAS in tiles of KEYS
 keys and the rows that see the first of them, 1.2 to 1.25 times the half that causality leaves at T = 256;
@@ -96,12 +96,12 @@ class Tables(NamedTuple):
     G1: np.ndarray      # (V, V) E WK1 Eᵀ
     B1: np.ndarray      # (V, L) E WK1 posᵀ, the last column for δ = 0: a row's end runs with its keys
     K2: np.ndarray      # (2V, 2V) [EE EP; PE PP] = [E; P] WK2 [E; P]ᵀ
-    T: np.ndarray       # (4V, V) [T0; T1; T2; T3] = [E; P; E Mᵀ; P Mᵀ] (U (I + WF))ᵀ, M = WO WV
+    T: np.ndarray       # (4V, V) [T0; T1; T2; T3] = [X Yᵀ; X (Y M)ᵀ], X = [E; P], Y = U (I + WF), M = WO WV
 
 
-# tables: with X = [E; P] (2V, d), its images Z = X WVᵀ WOᵀ, and Y = U (I + WF):
+# tables: with X = [E; P] (2V, d) and Y = U (I + WF),
 #
-#     G1 = E WK1 Eᵀ,  B1 = E WK1 posᵀ,  K2 = X WK2 Xᵀ,  T = [X; Z] Yᵀ
+#     G1 = E WK1 Eᵀ,  B1 = E WK1 posᵀ,  K2 = X WK2 Xᵀ,  T = [X Yᵀ; X (Y M)ᵀ]
 #
 # For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W. The tables of
 # the scores and that of the logits meet in X alone: `run` may map the two jobs over two threads.
@@ -130,19 +130,18 @@ def scores_backward(params, X, images, dtables):
 
 def logits_forward(params, X):
     Y = params.U + params.U @ params.WF                                     # 1
-    XV = X @ params.WV.T                                                    # 2
-    XZ = np.concatenate([X, XV @ params.WO.T])
-    return (XZ @ Y.T,), (Y, XV, XZ)                                         # 3
+    YO = Y @ params.WO
+    YM = YO @ params.WV                                                     # 2
+    return (np.concatenate([X @ Y.T, X @ YM.T]),), (Y, YO, YM)              # 3
 
 
 def logits_backward(params, X, images, dtables):
     """-> dX (2V, d), and the gradients of the fields that nothing else uses."""
-    (Y, XV, XZ), (*_, dT) = images, dtables
-    dX, dZ = np.split(dT @ Y, 2)                                            # 3
-    dY = dT.T @ XZ
-    dXV = dZ @ params.WO                                                    # 2
-    return dX + dXV @ params.WV, dict(
-        WO=dZ.T @ XV, WV=dXV.T @ X, U=dY + dY @ params.WF.T, WF=params.U.T @ dY)    # 1
+    (Y, YO, YM), (dT, dTM) = images, np.split(dtables[-1], 2)
+    dX, dYM = dT @ Y + dTM @ YM, dTM.T @ X                                  # 3
+    dYO = dYM @ params.WV.T                                                 # 2
+    dY = dT.T @ X + dYO @ params.WO.T
+    return dX, dict(WO=Y.T @ dYO, WV=YO.T @ dYM, U=dY + dY @ params.WF.T, WF=params.U.T @ dY)    # 1
 
 
 def tables_forward(params, run=map):
