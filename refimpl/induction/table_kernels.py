@@ -221,7 +221,7 @@ def tile(A, s0, keys, first, r):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def exponentials(x):
-    """Replace x (m,), none above 0, by exp(x), to 3e-16 of it; below −708 by exp(−708).
+    """Replace x (m,) by exp(x), to 3e-16 of it; below −708 by exp(−708), above 0 by 1.
 
     With k the integer next to x / log 2, exp(x) = 2^k exp(x − k log 2). The first factor is a float whose
     bits are its exponent alone. The second is a polynomial of Taylor, |x − k log 2| ≤ (log 2)/2, which
@@ -232,7 +232,8 @@ def exponentials(x):
     power = np.empty(len(x), np.float64)
     bits = power.view(np.int64)
     for i in range(len(x)):
-        y = -708.0 if x[i] < -708 else x[i]
+        y = np.float64(x[i])
+        y = -708.0 if y < -708 else 0.0 if y > 0 else y
         k = np.floor(y * LOG2_E + 0.5)
         y, p = y - k * LOG_2[0] - k * LOG_2[1], 0.0
         for coefficient in TAYLOR:
@@ -243,30 +244,37 @@ def exponentials(x):
 
 
 @njit(cache=True, nogil=True)
-def bounds(z, t, c, u, w, ct):
-    """u, w (n, r), ct (≥ n, r) the rows' c_t -> for each row a number (r,) that none of its S2_ts exceeds.
+def scores(z, known, first, c, u, w, A, s0, keys):
+    """-> S2_ts of a tile (keys, rows), in its part of A, and the c_s that it has to do with (keys, m)."""
+    S, i0 = tile(A, s0, keys, first, u.shape[1]), first[s0]
+    m = known[s0 + len(S) - 1]
+    c_s = block(c, s0, s0 + len(S), 0, m)
+    np.dot(c_s, block(w, 0, m, i0, w.shape[1]), S)
+    for j in range(len(S)):
+        row, u_s = S[j], u[z[s0 + j], i0:]
+        for i in range(len(row)):
+            row[i] += u_s[i]
+    return S, c_s
 
-    c_s is a distribution: S2_ts ≤ max_v u_t[v] + max_v w_t[v]. Where that is so far above S2_tt that
-    exponentials could not hold the difference, the number is the largest score itself.
+
+@njit(cache=True, nogil=True)
+def bounds(z, t, u, w, ct):
+    """u, w (n, r), ct (≥ n, r) the rows' c_t -> a number for each row (r,), and whether they can be used.
+
+    c_s is a distribution: S2_ts ≤ max_v u_t[v] + max_v w_t[v]. That is near enough to the largest score
+    if the difference to S2_tt has an exponential.
     """
     n, r = u.shape
-    limit = np.log(np.finfo(u.dtype).max) / 2
     most, most_w, own = u[0].copy(), w[0].copy(), np.zeros(r, u.dtype)
     for k in range(n):
         for i in range(r):
             most[i], most_w[i] = max(most[i], u[k, i]), max(most_w[i], w[k, i])
             own[i] += w[k, i] * ct[k, i]
+    farthest = own[0] * 0
     for i in range(r):
-        own[i] += u[z[t[i]], i]
         most[i] += most_w[i]
-        if most[i] - own[i] > limit:
-            most[i] = own[i]
-            for s in range(t[i]):
-                score = u[z[s], i]
-                for k in range(n):
-                    score += w[k, i] * c[s, k]
-                most[i] = max(most[i], score)
-    return most
+        farthest = max(farthest, most[i] - own[i] - u[z[t[i]], i])
+    return most, farthest < np.log(np.finfo(u.dtype).max) / 2
 
 
 @njit(cache=True, nogil=True)
@@ -285,20 +293,21 @@ def layer2_forward(z, known, t, first, c, K2, keys):
         for k in range(2 * n):
             q[k, i] += K2[z[t[i]], k]
     u, w, h, g = q[:n], q[n:], x[n:2 * n], x[2 * n:]
-    most = bounds(z, t, c, u, w, x)
-    for k in range(n):
-        for i in range(r):
-            u[k, i] -= most[i]
+    most, near = bounds(z, t, u, w, x)
+    if not near:                # the largest score itself, from the same products
+        most[:] = -np.inf
+        for s0 in range(0, K, keys):
+            S, _ = scores(z, known, first, c, u, w, A, s0, keys)
+            for j in range(len(S)):
+                for i in range(first[s0 + j], r):
+                    most[i] = max(most[i], S[j, i - first[s0]])
     for s0 in range(0, K, keys):
-        A_s, i0 = tile(A, s0, keys, first, r), first[s0]
-        s1 = s0 + len(A_s)
-        m = known[s1 - 1]
-        c_s = block(c, s0, s1, 0, m)
-        np.dot(c_s, block(w, 0, m, i0, r), A_s)
+        A_s, c_s = scores(z, known, first, c, u, w, A, s0, keys)
+        i0 = first[s0]
         for j in range(len(A_s)):
-            row, u_s = A_s[j], u[z[s0 + j], i0:]
+            row, most_s = A_s[j], most[i0:]
             for i in range(len(row)):
-                row[i] += u_s[i]
+                row[i] -= most_s[i]
         exponentials(A_s.reshape(-1))
         for j in range(len(A_s)):
             row, h_s, ahead = A_s[j], h[z[s0 + j], i0:], first[s0 + j] - i0
