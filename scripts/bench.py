@@ -33,7 +33,7 @@ from refimpl.induction.table_kernels import exponentials
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = dict(os.environ)      # of new processes: `drawing`, once imported, asks for one thread
-V, B, TRIGGERS, REPEATS, TURN, PAUSE = 65, 64, 5, 7, 0.3, 0.02
+V, B, TRIGGERS, REPEATS, TURN, PAUSE = 65, 64, 5, 7, 0.1, 0.02
 SEED = 3        # its text of 256 tokens has 28.4 % of positions in the loss on trigger positions
 CORES = [n for n in (1, 2) if n <= numba.config.NUMBA_NUM_THREADS]
 OURS, THEIRS = f"tables float64, {CORES[-1]} threads", f"PyTorch float32, {CORES[-1]} threads"

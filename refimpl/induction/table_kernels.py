@@ -18,10 +18,11 @@ TAYLOR = tuple(1 / factorial(j) for j in range(13, -1, -1))
 def alphabet(tokens, V):
     """tokens (T,) -> the n different ones (n,), z (T,) in 0..n−1, the place of each among them, known (T,).
 
-    They are numbered as they appear: of tokens up to t, known[t] are different.
+    They are numbered as they appear: of tokens up to t, known[t] are different. Indices are unsigned, here
+    and below: Numba then has no negative ones to meet.
     """
-    place, found, n = np.full(V, -1), np.empty(V, np.int64), 0
-    z = np.empty(tokens.shape[0], np.uint32)    # unsigned: Numba then has no negative index to meet
+    place, found, n = np.full(V, -1), np.empty(V, np.uint32), 0
+    z = np.empty(tokens.shape[0], np.uint32)
     known = np.empty(tokens.shape[0], np.int64)
     for t in range(tokens.shape[0]):
         v = tokens[t]
@@ -34,7 +35,7 @@ def alphabet(tokens, V):
 @njit(cache=True, nogil=True)
 def copies(v, V, count):
     """The rows v, v + V, … of `count` tables of V rows that stand on each other."""
-    rows = np.empty(count * len(v), np.int64)
+    rows = np.empty(count * len(v), np.uint32)
     for i in range(len(rows)):
         rows[i] = v[i % len(v)] + V * (i // len(v))
     return rows
@@ -45,8 +46,9 @@ def take(table, rows, columns):
     """table[rows, columns] as a new array; the adjoint is `add_at`."""
     local = np.empty((len(rows), len(columns)), table.dtype)
     for i in range(len(rows)):
+        own, row = local[i], table[rows[i]]
         for j in range(len(columns)):
-            local[i, j] = table[rows[i], columns[j]]
+            own[j] = row[columns[j]]
     return local
 
 
@@ -54,8 +56,9 @@ def take(table, rows, columns):
 def add_at(dtable, rows, columns, dlocal):
     """Add dlocal to dtable[rows, columns]."""
     for i in range(len(rows)):
+        own, row = dlocal[i], dtable[rows[i]]
         for j in range(len(columns)):
-            dtable[rows[i], columns[j]] += dlocal[i, j]
+            row[columns[j]] += own[j]
 
 
 @njit(cache=True, nogil=True)
@@ -110,7 +113,7 @@ def position_rows(z, v, G1, B1, position, factored):
     That is the table itself, and behind it one row more for each t whose row is not factored.
     """
     T, L, m = len(z), B1.shape[1], len(B1)
-    start = np.empty(T, np.int64)
+    start = np.empty(T, np.uint32)
     for t in range(T):
         start[t] = v[z[t]] * L + L - 1 - t
         if not factored[v[z[t]]]:

@@ -175,17 +175,21 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     count = mask.sum(dtype=dtype)
     parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
     pool = workers(numba.get_num_threads(), os.getpid())
+
+    def run(job, *data):        # `map` in threads, which do not know of their caller's np.errstate
+        return pool.map(np.errstate(**np.geterr())(job), *data)
+
     with one_blas_thread():
-        tables, images = tables_forward(params, pool.map)
+        tables, images = tables_forward(params, run)
         exponentiated = factors(tables.G1, tables.B1)
-        results = list(pool.map(
+        results = list(run(
             lambda part: run_chunk(tables, exponentiated, z[part], mask[part], 1 / count, ROWS, KEYS), parts))
         total, dtables = results[0]
         for loss, more in results[1:]:
             total += loss
             for table, other in zip(dtables, more):
                 table += other
-        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables), pool.map)
+        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables), run)
 
 
 def histories(params, tokens):
@@ -196,7 +200,7 @@ def histories(params, tokens):
     z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
     check_length(len(z), params)
     z = z.astype(np.uint32)
-    tables, v = tables_forward(params)[0], np.arange(len(params.E))
+    tables, v = tables_forward(params)[0], np.arange(len(params.E), dtype=np.uint32)
     content, position, factored = factors(tables.G1, tables.B1)
     flat, start = position_rows(z, v, tables.G1, tables.B1, position, factored)
     c, _ = layer1_forward(z, v, content, factored, flat, start)
