@@ -1,4 +1,5 @@
 import multiprocessing
+import threading
 
 import numba
 import numpy as np
@@ -140,6 +141,22 @@ def test_number_of_threads_does_not_change_a_bit(rng):
         assert value == results[0][0]
         for grad, first in zip(grads, results[0][1]):
             np.testing.assert_array_equal(grad, first)
+
+
+def test_calls_are_spread_over_threads_that_know_of_errstate():
+    threads = numba.get_num_threads()
+    everybody = threading.Barrier(threads)
+
+    def job(a, b):      # each thread gets one: it waits until all are there
+        everybody.wait(60)
+        return a - b, threading.get_ident(), np.geterr()["over"]
+
+    with np.errstate(over="raise"):
+        differences, idents, settings = zip(*tables.spread(job, range(threads), range(0, 2 * threads, 2)))
+    assert differences == tuple(-i for i in range(threads)) and threading.get_ident() in idents
+    assert len(set(idents)) == threads and set(settings) == {"raise"}
+    with pytest.raises(ZeroDivisionError):
+        tables.spread(lambda a: 1 // a, [2] * threads + [0])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
