@@ -28,7 +28,8 @@ def accuracy(name, lr, seed, count=STEPS, d=training.WIDTH):
                             training.TRIGGERS, drawn=options.get("drawn", False))
     start = induction.init(training.V, d, training.LENGTH, rng)
     try:
-        params = training.trained(bigram, start, rng, count, **options)
+        with np.errstate(all="ignore"):
+            params = training.trained(bigram, start, rng, count, **options)
     except FloatingPointError:
         return 0.0      # diverged
     return training.measure(params, bigram, test)[0]
