@@ -9,7 +9,7 @@ P = E Phiᵀ. Whatever the weights, all that the model adds up are then entries 
 
 `loss_and_grads` makes the tables, runs forward and backward on them (table_kernels.py), and pulls
 their gradients back to the nine fields by matrix products. Claim I8 holds it against model.py, its
-oracle, which takes 13 to 17 times as long with a loss on trigger positions alone, 8 to 9 times with a
+oracle, which takes 16 to 25 times as long with a loss on trigger positions alone, 10 to 15 times with a
 loss on all (d = 128; T = 64 and 256).
 
 What it costs. A sequence of T tokens, n of them different, with R positions in the loss, each of
@@ -102,7 +102,7 @@ def one_blas_thread():
     """Hold OpenBLAS to one thread: ours run in parallel, and its number changes the last bits.
 
     Two of our threads gain nothing while OpenBLAS has two of its own (0.75 to 1.0 times as fast as one,
-    against up to 1.9 times with one). Under another BLAS it does nothing.
+    against 1.5 to 1.7 times with one). Under another BLAS it does nothing.
     """
     with LOCK:
         numbers = [(set_number, get()) for get, set_number in openblas()]
