@@ -157,7 +157,7 @@ INNER = {
     associative: "leading_axes mean_and_variance",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm finite",
     task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
-    tables: "one_blas_thread reverse scores_forward scores_backward logits_forward logits_backward "
+    tables: "one_blas_thread spread reverse scores_forward scores_backward logits_forward logits_backward "
             "tables_forward tables_backward", ledger: "", nopos: "",
     moments: "averaging centring by_distance", theory: "memory_length causal_softmax", probes: "recall",
     recall.task: "distinct collide inverse", recall.memory: "fits",

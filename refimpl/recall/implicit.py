@@ -152,14 +152,14 @@ def run(weights, facts, prompts, lam, index):
     lam, (count, width) = check.real("lam", lam, low=0), s.shape
     if (np.diff(np.sort(s, axis=1), axis=1) == 0).any():
         raise ValueError("subjects: expected distinct ones in every prompt, got one twice")
-    if (a[:, -1] != facts.answer(s[:, -1], r)).any():
-        raise ValueError("answers: expected a_n = g(s_n, r), got another")
     fits("prompts", 8 * (3 * count * width * (facts.R + width) + facts.N))
+    answer_of = facts.answer(s[:, :, None], np.arange(facts.R))
+    if (a[:, -1] != answer_of[np.arange(count), -1, r]).any():
+        raise ValueError("answers: expected a_n = g(s_n, r), got another")
     attention = [softmax(scores(f"weights.{step}", getattr(weights, step), index and getattr(index, step),
                                 count, 2 * width - 1 + extra)) for extra, step in enumerate(Steps._fields)]
     results = (infer(attention[0], facts.relation(s[:, :, None], a[:, None, :-1]), r, facts.R, lam),
-               recall(attention[1], facts.answer(s[:, :, None], np.arange(facts.R)), r,
-                      np.zeros(facts.N, np.int64), lam))
+               recall(attention[1], answer_of, r, np.zeros(facts.N, np.int64), lam))
     for alpha, (losses, margins, dalpha) in zip(attention, results):
         mean = (alpha * dalpha).sum(axis=1, keepdims=True)
         yield Trace(alpha, losses, margins), alpha * (dalpha - mean)
