@@ -37,7 +37,7 @@ thread all runs in the caller's.
 import ctypes
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
@@ -77,7 +77,8 @@ def spread(job, *data):
     """list(map(job, *data)) on `numba.get_num_threads()` threads, this one among them.
 
     A thread that is done with a call takes the next, so that each is woken once: that alone is a tenth of
-    a step at T = 64. They do not know of our np.errstate.
+    a step at T = 64. np.errstate, of which new threads know nothing, is ours in all. An error of a call is
+    raised when none is running any more.
     """
     calls, threads = list(zip(*data)), numba.get_num_threads()
     results, queue = [None] * len(calls), iter(range(len(calls)))
@@ -91,9 +92,10 @@ def spread(job, *data):
     others = [workers(threads - 1, os.getpid()).submit(work) for _ in range(threads - 1)]
     try:
         work()
-    finally:        # none is left running
-        for other in others:
-            other.result()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
     return results
 
 
@@ -177,11 +179,11 @@ def tables_forward(params, run=map):
     return Tables(*scores, *logits), (X, images1, images2)
 
 
-def tables_backward(params, images, dtables, run=map):
+def tables_backward(params, images, dtables):
     """Tables of gradients -> Params of gradients."""
     X, *images = images
-    (dX1, grads1), (dX2, grads2) = run(lambda backward, images: backward(params, X, images, dtables),
-                                       (scores_backward, logits_backward), images)
+    (dX1, grads1), (dX2, grads2) = spread(lambda backward, images: backward(params, X, images, dtables),
+                                          (scores_backward, logits_backward), images)
     dE, dP = np.split(dX1 + dX2, 2)
     return Params(E=dE + dP @ params.Phi, Phi=dP.T @ params.E, **grads1, **grads2)
 
@@ -208,7 +210,7 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
             total += loss
             for table, other in zip(dtables, more):
                 table += other
-        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables), spread)
+        return dtype.type(total / count), tables_backward(params, images, Tables(*dtables))
 
 
 def histories(params, tokens):

@@ -1,5 +1,6 @@
 import multiprocessing
 import threading
+import time
 
 import numba
 import numpy as np
@@ -157,6 +158,23 @@ def test_calls_are_spread_over_threads_that_know_of_errstate():
     assert len(set(idents)) == threads and set(settings) == {"raise"}
     with pytest.raises(ZeroDivisionError):
         tables.spread(lambda a: 1 // a, [2] * threads + [0])
+
+
+def test_no_call_is_left_running_when_others_fail(monkeypatch):
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+    for _ in range(20):         # which thread gets which call is left to chance
+        everybody, ended = threading.Barrier(3), []
+
+        def job(i):
+            everybody.wait(60)
+            if i < 2:
+                raise ZeroDivisionError
+            time.sleep(0.02)
+            ended.append(i)
+
+        with pytest.raises(ZeroDivisionError):
+            tables.spread(job, range(3))
+        assert ended == [2]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
