@@ -4,6 +4,7 @@ Numba checks no bounds, so every public function passes its arguments through he
 sees them.
 """
 
+import os
 import sys
 
 import numpy as np
@@ -150,3 +151,13 @@ def mask(name, values, shape):
     if not array.any():
         raise ValueError(f"{name}: expected at least one True, got none")
     return array
+
+
+def memory(name, size):
+    """Raise ValueError if `size` bytes are more than this machine's memory; where that is unknown, pass."""
+    if not hasattr(os, "sysconf"):      # not on Windows
+        return
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > limit:
+        raise ValueError(f"{name}: expected a size that fits into memory, {limit / 2 ** 30:.1f} GiB, "
+                         f"got one that takes about {size / 2 ** 30:.1f} GiB")

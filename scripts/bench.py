@@ -31,7 +31,7 @@ import numba
 import numpy as np
 
 from refimpl import induction, recall
-from refimpl.induction.table_kernels import exponentials
+from refimpl.induction.tables.kernels import exponentials
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = dict(os.environ)      # of new processes: `drawing`, once imported, asks for one thread

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.special import softmax
 
 from refimpl import sgd
-from refimpl.recall import Facts, batched, construct, implicit, sample, theory
+from refimpl.recall import (
+    Facts, batched, construct, implicit, position_logits, sample, theory, with_position_logits)
 
 N_PAIRS, N, R, LAM, LR, PROMPTS = 3, 32, 4, 8.0, 0.1, 8
 STEPS, KEEP = 1200, 60
@@ -31,23 +32,18 @@ def train(rng, step, w0, steps, keep):
     """Position logits after 0, keep, 2 keep, … steps of SGD on WKQ, and the loss at each: (k, T), (k,)."""
     facts = Facts.latin(N, R, rng)
     prompts = sample(facts, N_PAIRS, PROMPTS, rng, collision_free=True)
-    params, T = construct(facts, N_PAIRS, LAM), len(w0)
-    d = params.E.shape[1]
-    row = d + T - 1, slice(d, d + T)
-    params.WKQ[row] = w0
+    params, T = with_position_logits(construct(facts, N_PAIRS, LAM), w0), len(w0)
     batch = getattr(prompts, step)()
 
     def positions_only(params, *batch):
         loss, grads = batched.loss_and_grads(params, *batch)
-        alone = np.zeros_like(grads.WKQ)
-        alone[row] = grads.WKQ[row]
-        return loss, grads._replace(WKQ=alone)
+        return loss, with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
     logits, losses = [], []
     for taken in sgd.train(params, [batch] * (steps + 1), positions_only, LR, trained=("WKQ",)):
         if taken.step % keep == 0:
             losses.append(taken.loss)
             logits.append(w0)
-        w0 = taken.params.WKQ[row]
+        w0 = position_logits(taken.params, T)
     return np.array(logits), np.array(losses)
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 from scipy.special import softmax
 
 from refimpl import sgd
-from refimpl.recall import Facts, finetuning, implicit, sample, theory
+from refimpl.recall import Facts, implicit, sample, theory
 
 N_PAIRS, R, LAM, LR, STEPS, START, TARGET = 4, 8, 30.0, 0.3, 500, 0.1, 0.1
 LOG_FACTS, SEEDS, LARGEST, TEST = tuple(range(7, 23)), tuple(range(5)), 128, 256
@@ -98,8 +98,8 @@ def predict(log_facts, seed):
 
     def enough(times):
         infer, recall = start
-        c = finetuning.score_factors(N_PAIRS, k * times)
-        c_recall = finetuning.score_factors(N_PAIRS, k * times, k)
+        c = theory.score_factors(N_PAIRS, k * times)
+        c_recall = theory.score_factors(N_PAIRS, k * times, k)
         for _ in range(STEPS):
             infer = infer + LR * theory.flow(start.infer + c * (infer - start.infer), R, LAM)
             recall = recall + LR * theory.recall_flow(

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import softmax
 
 from refimpl import sgd
-from refimpl.recall import Facts, batched, construct, finetuning, sample, theory
+from refimpl.recall import (
+    Facts, batched, construct, position_logits, sample, theory, with_position_logits)
 
 N_PAIRS, N, R, START, STEPS = 2, 24, 4, 0.1, 300
 LAMS = tuple(2.0 ** k for k in range(1, 9))
@@ -30,20 +31,17 @@ def train(activation, lam, lr, seed, steps):
     facts = Facts.latin(N, R, rng)
     step = sample(facts, N_PAIRS, 1, rng, collision_free=True).recall()
     params, T = construct(facts, N_PAIRS, lam, activation), 2 * N_PAIRS + 2
-    d = params.E.shape[1]
-    row = d + T - 1, slice(d, d + T)
-    params.WKQ[row] = rng.normal(0, START, T)
+    before = rng.normal(0, START, T)
+    params = with_position_logits(params, before)
 
     def position_only(params):
         loss, grads = batched.loss_and_grads(params, *step, activation)
-        alone = np.zeros_like(grads.WKQ)
-        alone[row] = grads.WKQ[row]
-        return loss, grads._replace(WKQ=alone)
-    path, before = [], params.WKQ[row]
+        return loss, with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
+    path = []
     for last in sgd.train(params, [()] * steps, position_only, lr, trained=("WKQ",)):
         alpha = softmax(before)
         path.append((np.delete(alpha, -2).sum(), alpha[-1], last.loss))
-        before = last.params.WKQ[row]
+        before = position_logits(last.params, T)
     return np.array(path).T
 
 
@@ -55,7 +53,7 @@ def square_loss(x, lam):
 def least(activation, lam):
     """The least loss with all attention on (s_n, r)."""
     if activation == "relu":
-        return finetuning.relu_recall_loss(1 - BIAS, N, R, lam, BIAS)
+        return theory.relu_recall_loss(1 - BIAS, N, R, lam, BIAS)
     return square_loss(theory.recall_end_point(N, R, lam), lam)
 
 
@@ -87,7 +85,7 @@ def plot(data):
     figure.colorbar(image, ax=axes[1], label="loss − least loss (nats)")
     x = np.linspace(0, 1, 401)
     for lam, style in ((8.0, "--"), (64.0, "-")):
-        axes[2].plot(x, finetuning.relu_recall_loss(x, N, R, lam, BIAS), style,
+        axes[2].plot(x, theory.relu_recall_loss(x, N, R, lam, BIAS), style,
                      color=drawing.COLOURS["relu"], label=f"relu, λ = {lam:g}")
         axes[2].plot(x, [square_loss(value, lam) for value in x], style, color=drawing.COLOURS["square"],
                      label=f"square, λ = {lam:g}")

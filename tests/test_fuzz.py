@@ -10,6 +10,7 @@ arrays are what it is for.
 """
 
 import copy
+import importlib
 import inspect
 import re
 
@@ -18,7 +19,8 @@ import pytest
 
 from refimpl import associative, gradcheck, induction, recall, sgd
 from refimpl.induction import ledger, memory, model, moments, nopos, probes, tables, task, theory
-from refimpl.recall import batched, finetuning, implicit
+from refimpl.induction.tables import fast
+from refimpl.recall import batched, implicit
 
 
 def rng():
@@ -111,6 +113,9 @@ CALLS = {
     recall.Facts: dict(pi=FACTS.pi, sigma=FACTS.sigma, shifts=FACTS.shifts),
     recall.sample: dict(facts=FACTS, n=2, count=3, rng=rng, collision_free=False),
     recall.construct: dict(facts=FACTS, n=2, lam=4.0, activation="relu", bias=0.5),
+    recall.init: dict(N=4, R=3, n=2, d=3, dp=2, m=5, rng=rng),
+    recall.position_logits: dict(params=RPARAMS, T=5),
+    recall.with_position_logits: dict(params=RPARAMS, w=np.arange(5.0)),
     FACTS.answer: dict(s=np.array([[0], [3]]), r=np.array([0, 2])),
     FACTS.relation: dict(s=np.array([[0], [3]]), a=np.array([0, 2])),
     recall.forward: dict(params=RPARAMS, tokens=RTOKENS[0], activation="square"),
@@ -139,9 +144,9 @@ CALLS = {
     recall.theory.gradient_support: dict(tokens=RTOKENS, V=27, L=6),
     recall.theory.trajectory: [dict(w0=np.arange(5.0), times=np.array([0.5, 1.0]), R=3, lam=4.0, N=None),
                                dict(w0=np.arange(6.0), times=np.array([0.0, 1.0]), R=3, lam=4.0, N=12)],
-    finetuning.score_factors: dict(n=2, M=6, k=3),
-    finetuning.relu_recall_logits: dict(u=U3, alpha_r=0.2, answer_of=ANSWERS, r=1, N=12, lam=4.0, bias=0.1),
-    finetuning.relu_recall_loss: dict(x=np.array([0.3, 0.6]), N=12, R=3, lam=4.0, bias=0.2),
+    recall.theory.score_factors: dict(n=2, M=6, k=3),
+    recall.theory.relu_recall_logits: dict(u=U3, alpha_r=0.2, answer_of=ANSWERS, r=1, N=12, lam=4.0, bias=0.1),
+    recall.theory.relu_recall_loss: dict(x=np.array([0.3, 0.6]), N=12, R=3, lam=4.0, bias=0.2),
     sgd.step: dict(params=PARAMS, grads=GRADS, buffers=GRADS, lr=0.1, momentum=0.9, weight_decay=0.01,
                    trained=("WK1", "WO")),
     gradcheck.complex_step: dict(f=squares, x=PAIRS[0]),
@@ -151,19 +156,23 @@ CALLS = {
     gradcheck.relative_error: dict(a=PAIRS[0], b=PAIRS[1]),
 }
 
+theory_logits, recall_logits, recall_dynamics, recall_samples = (
+    importlib.import_module(f"refimpl.{name}") for name in (
+        "induction.theory.logits", "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
 # Functions that others call on arguments that have been checked; and `sgd.train`, whose batches only the
 # caller's own loss can judge.
 INNER = {
     associative: "leading_axes mean_and_variance",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm finite",
     task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
-    tables: "one_blas_thread spread reverse scores_forward scores_backward logits_forward logits_backward "
+    fast: "reverse scores_forward scores_backward logits_forward logits_backward "
             "tables_forward tables_backward", ledger: "", nopos: "",
-    moments: "averaging centring by_distance", theory: "memory_length causal_softmax", probes: "recall",
-    recall.task: "distinct collide inverse", recall.memory: "fits",
-    recall.model: "forward_pass backward_pass", batched: "forward_pass",
-    implicit: "entries run scores softmax", finetuning: "",
-    recall.theory: "answer_classes infer_margin subject_weights pair_weights weight position_logits strength"}
+    moments: "averaging centring by_distance", theory_logits: "memory_length causal_softmax", probes: "recall",
+    recall.task: "distinct collide inverse", recall.memory: "",
+    recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
+    implicit: "entries run scores softmax",
+    recall_logits: "answer_classes infer_margin subject_weights pair_weights weight position_logits strength",
+    recall_dynamics: "", recall_samples: ""}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a
 # solver that gives up.

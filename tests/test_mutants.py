@@ -4,7 +4,9 @@ A mutant that survives is either a hole in the claims or equivalent to the origi
 listed with the reason, and nothing else may survive.
 """
 
+import importlib
 import pathlib
+import sys
 import types
 
 import numpy as np
@@ -34,13 +36,21 @@ def small(space):
 
 
 def put(patch, module, wanted, namespace):
-    """Let the wanted functions of a namespace stand in for the module's own."""
+    """Let the wanted functions of a namespace stand in for the module's own, wherever they are handed on."""
     for name, value in namespace.items():
         if isinstance(value, types.FunctionType) and value.__module__ == "mutant" and wanted(name):
-            patch.setattr(module, name, value)
+            replace(patch, module, name, value)
     for name in recall.model.ACTIVATIONS:
         patch.setitem(recall.model.ACTIVATIONS, name,
                       (getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward")))
+
+
+def replace(patch, module, name, value):
+    """Replace a function in its module, and in every module of ours that got it from there."""
+    original = getattr(module, name)
+    for other in [other for key, other in sys.modules.items() if key.partition(".")[0] == "refimpl"]:
+        if vars(other).get(name) is original:
+            patch.setattr(other, name, value)
 
 
 def users(monkeypatch, module, names):
@@ -57,7 +67,7 @@ def users(monkeypatch, module, names):
         with monkeypatch.context() as patch:
             for name, value in list(vars(module).items()):
                 if callable(value) and not isinstance(value, type):
-                    patch.setattr(module, name, recorded(name, value, id))
+                    replace(patch, module, name, recorded(name, value, id))
             put(patch, ops, lambda name: False, {})
             for instance in instances(BUILTIN[id])[:10]:
                 claims.evaluate(BUILTIN[id], instance, TEXT)
@@ -87,6 +97,10 @@ def attack(monkeypatch, module, wanted, names, equivalent):
             f"{len(survivors)} equivalent")
 
 
+induction_logits, induction_dynamics, recall_logits, recall_dynamics, recall_samples = (
+    importlib.import_module(f"refimpl.{name}") for name in (
+        "induction.theory.logits", "induction.theory.dynamics",
+        "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
 SYSTEM_I = ("I1", "I2", "I3", "I4", "I5", "I6", "I11")
 SYSTEM_R = ("R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R14")
 REFUSALS = ("check_prompt", "check_joint", "check_table",
@@ -129,6 +143,8 @@ EQUIVALENT_R = {
     ("infer_loss", "return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v))): "
      "u[:-1] @ v: factors exchanged"): SYMMETRIC,
     ("infer_margin", "m = 2 * strength(lam) * (u[:-1] @ v): u[:-1] @ v: factors exchanged"): SYMMETRIC,
+}
+EQUIVALENT_FLOW = {
     ("recall_flow", "G[-1] = 2 * lam * (e @ u): e @ u: factors exchanged"): SYMMETRIC,
     ("recall_flow", "return -alpha * (G - alpha @ G): alpha @ G: factors exchanged"): SYMMETRIC,
     ("flow", "dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m): 1: one more"):
@@ -149,11 +165,11 @@ EQUIVALENT_R11 = {
     (induction.model, lambda name: name == "backward_pass", ("IG",), {}),
     (recall.model, lambda name: name == "backward_pass", ("RG",), {}),
     (associative, lambda name: name == "moments", ("M1", "M2"), {}),
-    (induction.theory, lambda name: name not in (*REFUSALS, "sharp_strengths"), SYSTEM_I, EQUIVALENT_I),
-    (induction.moments, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c"), EQUIVALENT_I7),
-    (recall.theory, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_R),
-    (recall.finetuning, lambda name: True, ("R11", "R13"), EQUIVALENT_R11)],
-    ids=["ops", "induction.model", "recall.model", "associative", "induction.theory",
-         "induction.moments", "recall.theory", "recall.finetuning"])
+    (induction_logits, lambda name: name not in (*REFUSALS, "sharp_strengths"), SYSTEM_I, EQUIVALENT_I),
+    (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c"), EQUIVALENT_I7),
+    (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
+    (recall_dynamics, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_FLOW),
+    (recall_samples, lambda name: True, ("R11",), EQUIVALENT_R11)],
+    ids=lambda value: getattr(value, "__name__", None))
 def test_every_mutant_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
     record_property("say", attack(monkeypatch, module, wanted, names, equivalent))

@@ -13,7 +13,7 @@ import pytest
 import refimpl
 from refimpl import claims
 from refimpl.__main__ import main
-from refimpl.diagnose import Report
+from refimpl.vectors import Report
 from tests.test_claims import BUILTIN
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refimpl import cases, diagnose, mistakes, vectors
+from refimpl import vectors
+from refimpl.vectors import cases, files, mistakes
+from refimpl.vectors.compare import compare_arrays
 from refimpl.__main__ import main
 
 STORED = Path(__file__).parent / "vectors"
@@ -81,10 +83,10 @@ def test_the_large_and_the_tied_are_what_they_say(stored):
 def test_each_case_catches_its_mistake_and_the_checker_explains_it(stored, name):
     vector = stored[name]
     catches = vector.manifest["catches"]
-    vectors.assert_catches(vector.case, vector.arrays)
+    files.assert_catches(vector.case, vector.arrays)
     for wrong in mistakes.run(catches, vector.case):
         wrong = {name: a for name, a in wrong.items() if not name.startswith(("input", "param"))}
-        report = diagnose.compare_arrays(vector, wrong, "float32")
+        report = compare_arrays(vector, wrong, "float32")
         assert not report.passed
         # Some look like something simpler too; that is said then.
         assert report.diagnosis.removesuffix(" (in grad.W2)") == catches or {
@@ -98,9 +100,9 @@ def test_each_case_catches_its_mistake_and_the_checker_explains_it(stored, name)
 def test_a_case_that_catches_nothing_is_not_written(stored):
     case = stored["recall/one-token"].case
     with pytest.raises(AssertionError, match="changes nothing"):
-        vectors.assert_catches(case._replace(catches="momentum always on"), cases.arrays(case))
+        files.assert_catches(case._replace(catches="momentum always on"), cases.arrays(case))
     with pytest.raises(AssertionError, match="does not apply"):
-        vectors.assert_catches(case._replace(catches="encodings swapped"), cases.arrays(case))
+        files.assert_catches(case._replace(catches="encodings swapped"), cases.arrays(case))
 
 
 # Planted mistakes: a port of its own, in plain NumPy, with one mistake in it

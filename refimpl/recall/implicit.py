@@ -32,7 +32,6 @@ import numpy as np
 from numba import njit
 
 from refimpl import check
-from refimpl.recall.memory import fits
 from refimpl.recall.task import Facts, Prompts
 
 
@@ -152,7 +151,7 @@ def run(weights, facts, prompts, lam, index):
     lam, (count, width) = check.real("lam", lam, low=0), s.shape
     if (np.diff(np.sort(s, axis=1), axis=1) == 0).any():
         raise ValueError("subjects: expected distinct ones in every prompt, got one twice")
-    fits("prompts", 8 * (3 * count * width * (facts.R + width) + facts.N))
+    check.memory("prompts", 8 * (3 * count * width * (facts.R + width) + facts.N))
     answer_of = facts.answer(s[:, :, None], np.arange(facts.R))
     if (a[:, -1] != answer_of[np.arange(count), -1, r]).any():
         raise ValueError("answers: expected a_n = g(s_n, r), got another")

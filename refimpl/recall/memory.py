@@ -1,7 +1,5 @@
 """Weights written by hand: an MLP that stores every fact twice, once to infer and once to recall."""
 
-import os
-
 import numpy as np
 
 from refimpl import check
@@ -47,7 +45,7 @@ def construct(facts, n, lam, activation="square", bias=None):
         raise ValueError(f"bias: expected None or 0 with the square, got {bias}")
     N, R = facts.N, facts.R
     d, dp, count = 2 * N + R, 2 * n + 2, N * R
-    fits("facts", 8 * (4 * count * d + 2 * d ** 2 + (d + dp) ** 2))
+    check.memory("facts", 8 * (4 * count * d + 2 * d ** 2 + (d + dp) ** 2))
     fact = np.arange(count)
     s, r = np.divmod(fact, R)
     a = facts.answer(s, r)
@@ -59,13 +57,3 @@ def construct(facts, n, lam, activation="square", bias=None):
     W2[N + a, count + fact] = lam
     return Params(np.eye(d), np.eye(d), np.eye(dp), np.zeros((d + dp, d + dp)), W1,
                   np.full(2 * count, -bias), W2)
-
-
-def fits(name, size):
-    """Raise ValueError if `size` bytes are more than this machine's memory; where that is unknown, pass."""
-    if not hasattr(os, "sysconf"):      # not on Windows
-        return
-    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size > limit:
-        raise ValueError(f"{name}: expected a size that fits into memory, {limit / 2 ** 30:.1f} GiB, "
-                         f"got one that takes about {size / 2 ** 30:.1f} GiB")

@@ -50,6 +50,51 @@ class Trace(NamedTuple):
     logits: np.ndarray          # (V,)
 
 
+def init(N, R, n, d, dp, m, rng):
+    """Gaussian E, U, P, W1 and W2 with rows of length about 1, WKQ and b1 zero; float64.
+
+    N subjects, R relations, n pairs (V = 2N + R tokens, L = 2n + 2 positions), widths d and dp, m hidden
+    units, each ≥ 1. Entries are N(0, 1/d), of P N(0, 1/dp) and of W2 N(0, 1/m).
+    """
+    N, R, n, d, dp, m = (check.integer(*item, 1) for item in
+                         (("N", N), ("R", R), ("n", n), ("d", d), ("dp", dp), ("m", m)))
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
+    V, L = 2 * N + R, 2 * n + 2
+    E, U, P, W1, W2 = (rng.normal(0, shape[1] ** -0.5, shape)
+                       for shape in ((V, d), (V, d), (L, dp), (m, d), (d, m)))
+    return Params(E, U, P, np.zeros((d + dp, d + dp)), W1, np.zeros(m), W2)
+
+
+def position_logits(params, T):
+    """The row of WKQ by which position T−1 asks for the positions 0 … T−1: a copy, (T,).
+
+    With one-hot positions, as `construct` has them, these are the scores of a prompt of T tokens as far
+    as positions alone decide. Of the gradient's Params they are the derivatives by these logits.
+    Raises ValueError unless WKQ has room for T positions.
+    """
+    row, columns = position_row(params, T)
+    return params.WKQ[row, columns].copy()
+
+
+def with_position_logits(params, w):
+    """Params whose `position_logits(…, len(w))` are w (T,); all else is kept. The inverse of reading them.
+
+    Raises ValueError on other shapes or dtypes, or numbers that are not finite.
+    """
+    w = check.asarray("w", w)
+    row, columns = position_row(params, len(w) if w.ndim else 0)
+    WKQ = params.WKQ.copy()
+    WKQ[row, columns] = check.floats("w", w, (None,), WKQ.dtype)
+    return params._replace(WKQ=WKQ)
+
+
+def position_row(params, T):
+    """Row and columns of the position logits in WKQ."""
+    d, width = check.instance("params", params, Params, "recall.Params").E.shape[1], len(params.WKQ)
+    T = check.integer("T", T, 1, width - d + 1)
+    return d + T - 1, slice(d, d + T)
+
+
 def forward(params, tokens, activation="square"):
     """Run one prompt through the model.
 

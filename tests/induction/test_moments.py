@@ -5,8 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from refimpl.induction import Bigram, claims, moments
-from refimpl.induction.claims import TriggerChain
+from refimpl.claims import induction as claims
+from refimpl.claims.induction import TriggerChain
+from refimpl.induction import Bigram, moments
 
 I7, I7b, I7c = (claims.first_gradient_is_a_moment, claims.second_gradient_at_leading_order,
                 claims.third_gradient_at_leading_order)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from refimpl.induction import Bigram, claims, nopos, theory
+from refimpl.claims import induction as claims
+from refimpl.induction import Bigram, nopos, theory
 
 I11 = claims.previous_token_without_positions
 ZERO = dict(b1=0.0, beta=0.0, gamma=0.0, b3=0.0, bo=0.0)

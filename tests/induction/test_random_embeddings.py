@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from refimpl import claims
 from refimpl.__main__ import main
-from refimpl.induction import claims as induction, theory
+from refimpl.claims import induction
+from refimpl.induction import theory
 from tests.test_claims import TEXT
 
 I6 = induction.gap_of_random_embeddings

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl import gradcheck
-from refimpl.induction import Params, forward, init, ledger, loss_and_grads, table_kernels, tables
+from refimpl.induction import Params, forward, init, ledger, loss_and_grads, tables
+from refimpl.induction.tables import fast, kernels, threads as blas
 from tests import strategies
 
 V, d, L = 5, 6, 12
@@ -50,7 +51,7 @@ def test_tables_equal_plain_with_one_position_in_the_loss(batch, seed):
 def test_tables_equal_plain_in_small_tiles(name, batch, monkeypatch):
     params, tokens, mask = batch
     whole = tables.loss_and_grads(params, tokens, mask)[1]
-    monkeypatch.setattr(tables, name, 2)
+    monkeypatch.setattr(fast, name, 2)
     assert_equals_plain(params, tokens, mask)
     tiles = tables.loss_and_grads(params, tokens, mask)[1]
     assert not all(np.array_equal(a, b) for a, b in zip(whole, tiles))      # control: tiles were cut
@@ -67,8 +68,8 @@ def test_ranges_on_both_sides_of_what_exponentials_hold(batch):
     seen = set()
     for scale in np.geomspace(1, 1e3, 13):
         scaled = params._replace(WK1=scale * params.WK1)
-        made, _ = tables.tables_forward(scaled)
-        seen |= set(tables.factors(made.G1, made.B1)[2].tolist())
+        made, _ = fast.tables_forward(scaled)
+        seen |= set(fast.factors(made.G1, made.B1)[2].tolist())
         assert_equals_plain(scaled, tokens, mask, 1e-10)
     assert seen == {True, False}        # control: both ways were taken
 
@@ -78,14 +79,14 @@ def test_exponentials(dtype, error, rng):
     x = np.concatenate([-700 * rng.random(3000), -rng.random(3000), -np.log(2) * np.arange(1000) / 2, [-708]])
     x = x[x > np.log(np.finfo(dtype).tiny)].astype(dtype)
     y = x.copy()
-    table_kernels.exponentials(y)
+    kernels.exponentials(y)
     assert y.dtype == dtype and np.abs(y / np.exp(x.astype(float)) - 1).max() <= error
 
 
 @pytest.mark.jit
 def test_exponentials_at_the_ends():
     x = np.array([0.0, -0.0, -5e-324, 1, 1e300, np.inf, -709, -1e300, -np.inf, np.nan])
-    table_kernels.exponentials(x)
+    kernels.exponentials(x)
     np.testing.assert_array_equal(x[:6], 1)
     assert (0 < x[6:9]).all() and (x[6:9] < 4e-308).all() and np.isnan(x[9])
 
@@ -96,7 +97,7 @@ def test_scores_stay_below_bounds_that_are_near_or_not_used(scale, rng):
     z, t = rng.integers(0, n, T).astype(np.uint32), np.array([0, 3, 4, 8])
     c, u, w = rng.dirichlet(np.ones(n), T), *scale * rng.normal(size=(2, n, len(t)))
     scores = np.where(np.arange(T)[:, None] <= t, u[z] + c @ w, -np.inf)
-    most, near = table_kernels.bounds(z, t, u, w, np.ascontiguousarray(c[t].T))
+    most, near = kernels.bounds(z, t, u, w, np.ascontiguousarray(c[t].T))
     above = most - scores.max(axis=0)
     assert (above > -1e-12 * scale).all() and near == (scale == 1) and (not near or (above < 355).all())
 
@@ -153,11 +154,11 @@ def test_calls_are_spread_over_threads_that_know_of_errstate():
         return a - b, threading.get_ident(), np.geterr()["over"]
 
     with np.errstate(over="raise"):
-        differences, idents, settings = zip(*tables.spread(job, range(threads), range(0, 2 * threads, 2)))
+        differences, idents, settings = zip(*blas.spread(job, range(threads), range(0, 2 * threads, 2)))
     assert differences == tuple(-i for i in range(threads)) and threading.get_ident() in idents
     assert len(set(idents)) == threads and set(settings) == {"raise"}
     with pytest.raises(ZeroDivisionError):
-        tables.spread(lambda a: 1 // a, [2] * threads + [0])
+        blas.spread(lambda a: 1 // a, [2] * threads + [0])
 
 
 def test_no_call_is_left_running_when_others_fail(monkeypatch):
@@ -173,7 +174,7 @@ def test_no_call_is_left_running_when_others_fail(monkeypatch):
             ended.append(i)
 
         with pytest.raises(ZeroDivisionError):
-            tables.spread(job, range(3))
+            blas.spread(job, range(3))
         assert ended == [2]
 
 
@@ -190,13 +191,13 @@ def test_a_fork_makes_threads_of_its_own(batch):
 
 def test_openblas_has_the_threads_that_it_had_before(batch):
     """During a step it has one, and a step that fails gives the others back too."""
-    numbers = tables.openblas()
+    numbers = blas.openblas()
     before = [get() for get, _ in numbers]
     try:
         for _, set_number in numbers:
             set_number(2)
         tables.loss_and_grads(*batch)
-        with pytest.raises(KeyError), tables.one_blas_thread():
+        with pytest.raises(KeyError), blas.one_blas_thread():
             assert [get() for get, _ in numbers] == [1] * len(numbers)
             raise KeyError
         assert [get() for get, _ in numbers] == [2] * len(numbers)

@@ -8,11 +8,14 @@ from hypothesis import given, strategies as st
 from scipy.special import softmax
 
 from refimpl import claims
+from refimpl.claims import finetuning, recall as recall_claims
 from refimpl.gradcheck import central_difference
-from refimpl.recall import Facts, Prompts, claims as recall_claims, construct, loss_and_grads, sample, theory
+from refimpl.recall.theory import dynamics
+from refimpl.recall import (
+    Facts, Prompts, construct, loss_and_grads, position_logits, sample, theory, with_position_logits)
 from tests.strategies import seeds
 
-CLAIMS = {claim.id: claim for claim in claims.collect(recall_claims)}
+CLAIMS = {claim.id: claim for module in (recall_claims, finetuning) for claim in claims.collect(module)}
 NEW = ("R5", "R6", "R7", "R8", "R9", "R10", "R14")
 # Rates are sums of some hundred products, as in the claims: a few hundred roundings of lam.
 ROUNDING = 1e-12
@@ -22,11 +25,9 @@ strengths = st.sampled_from([0.1, 1.0, 20.0])
 def model_rate(w, facts, prompts, lam):
     """Minus the model's gradient by the position logits w of the infer step, or of the recall step."""
     n, T = prompts.subjects.shape[1] - 1, len(w)
-    params = construct(facts, n, lam)
-    d = params.E.shape[1]
-    params.WKQ[d + T - 1, d:d + T] = w
+    params = with_position_logits(construct(facts, n, lam), w)
     step = prompts.infer() if T % 2 else prompts.recall()
-    return -loss_and_grads(params, *step)[1].WKQ[d + T - 1, d:d + T]
+    return -position_logits(loss_and_grads(params, *step)[1], T)
 
 
 def starts(length):
@@ -209,6 +210,6 @@ def test_flow_refuses(call, message):
 
 def test_trajectory_says_when_the_solver_fails(monkeypatch):
     failed = types.SimpleNamespace(success=False, message="too stiff")
-    monkeypatch.setattr(theory, "solve_ivp", lambda *args, **options: failed)
+    monkeypatch.setattr(dynamics, "solve_ivp", lambda *args, **options: failed)
     with pytest.raises(RuntimeError, match="too stiff"):
         theory.trajectory(np.zeros(3), [1.0], 2, 1.0)

@@ -9,7 +9,9 @@ from hypothesis import given, strategies as st
 from scipy.special import logsumexp, softmax
 
 from refimpl import sgd
-from refimpl.recall import Facts, construct, implicit, loss_and_grads, memory, sample, theory
+from refimpl import check
+from refimpl.recall import (
+    Facts, construct, implicit, loss_and_grads, position_logits, sample, theory, with_position_logits)
 from tests.strategies import seeds, tables
 
 # Logits are sums of some ten products of size lam: a hundred roundings of it.
@@ -57,14 +59,12 @@ def test_smallest_tables(N, R, n, rng):
     weights = implicit.Steps(rng.normal(0, 1, 2 * n + 1), rng.normal(0, 1, 2 * n + 2))
     loss, grads = implicit.loss_and_grads(weights, facts, prompts, 5.0)
     params = construct(facts, n, 5.0)
-    for step, w in zip((prompts.infer(), prompts.recall()), weights):
-        d, T = params.E.shape[1], len(w)
-        params.WKQ[d + T - 1, d:d + T] = w
+    for w in weights:
+        params = with_position_logits(params, w)
     parts = [loss_and_grads(params, *step) for step in (prompts.infer(), prompts.recall())]
     assert loss == pytest.approx(parts[0][0] + parts[1][0], abs=1e-12)
     for (_, theirs), w, grad in zip(parts, weights, grads):
-        d, T = params.E.shape[1], len(w)
-        np.testing.assert_allclose(grad, theirs.WKQ[d + T - 1, d:d + T], atol=1e-12)
+        np.testing.assert_allclose(grad, position_logits(theirs, len(w)), atol=1e-12)
 
 
 def test_one_relation_leaves_nothing_to_infer(rng):
@@ -204,11 +204,11 @@ def test_bad_arguments_are_refused(change, message, rng):
 def test_sizes_beyond_memory_are_refused_with_the_estimate(rng, monkeypatch):
     with pytest.raises(ValueError, match="^facts: .* memory, .* GiB, got one that takes about .* GiB"):
         construct(Facts.latin(200_000, 10, rng), 2, 1.0)
-    monkeypatch.setattr(memory.os, "sysconf", lambda name: 8)
+    monkeypatch.setattr(check.os, "sysconf", lambda name: 8)
     given = arguments(rng)
     with pytest.raises(ValueError, match="^prompts: .* GiB"):
         implicit.loss_and_grads(**given)
-    monkeypatch.delattr(memory.os, "sysconf")
+    monkeypatch.delattr(check.os, "sysconf")
     implicit.loss_and_grads(**given)
 
 

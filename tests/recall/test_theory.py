@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from refimpl.recall import Facts, construct, forward, loss, sample, theory
+from refimpl.recall import Facts, construct, forward, loss, sample, theory, with_position_logits
 
 # Predictions and model add up at most some hundred products of attention weights, in different
 # orders; the attention itself returns from exp(log α) to a few roundings. So errors are a few hundred
@@ -15,10 +15,7 @@ BROKEN = 1000 * ROUNDING     # by how much a control must fail, at least
 
 def attend(params, attention):
     """Let position i of prompts of this length get attention[i]: the position–position block alone."""
-    T, d = len(attention), params.E.shape[1]
-    WKQ = params.WKQ.copy()
-    WKQ[d + T - 1, d:d + T] = np.log(attention)
-    return params._replace(WKQ=WKQ)
+    return with_position_logits(params, np.log(attention))
 
 
 class Instance:

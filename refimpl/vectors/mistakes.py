@@ -12,8 +12,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from refimpl import cases, ops, sgd
+from refimpl import ops, sgd
 from refimpl.recall import model as recall_model
+from refimpl.vectors import cases
 
 
 def run(name, case, last=None):

@@ -1,6 +1,6 @@
 """The cases of the test vectors: what each is there for, its inputs, and the arrays it holds.
 
-A case names the mistake that it is meant to catch (`refimpl.mistakes.MISTAKES`); writing the vectors
+A case names the mistake that it is meant to catch (`refimpl.vectors.mistakes.MISTAKES`); writing the vectors
 plants that mistake and asserts that the arrays of the case change. Everything is float64 and small.
 """
 

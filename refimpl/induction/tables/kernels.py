@@ -1,4 +1,4 @@
-"""The kernels of tables.py: layer 1, layer 2 and output on one sequence, each forward with its backward.
+"""The kernels of the fast path: layer 1, layer 2 and output on one sequence, each forward with its backward.
 
 A sequence sees no more of a table than the rows and columns of its own n tokens. They are copied out,
 its tokens z_t are numbered anew, 0..n−1, and the gradients are added back; `run_chunk`, at the end, is

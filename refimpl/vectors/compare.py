@@ -1,7 +1,7 @@
 """Comparing a port's arrays with a case of the test vectors, and naming the mistake in words.
 
 Some mistakes change one array (transposed, negated, a constant factor, shifted, permuted, future keys
-let in). The others (`refimpl.mistakes`) are planted into the reference, and the array that it then
+let in). The others (`refimpl.vectors.mistakes`) are planted into the reference, and the array that it then
 writes is compared with theirs.
 """
 
@@ -9,8 +9,9 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from refimpl import cases, check, mistakes
+from refimpl import check
 from refimpl.gradcheck import relative_error
+from refimpl.vectors import cases, mistakes
 
 FLOOR = 0.01
 TOLERANCES = {

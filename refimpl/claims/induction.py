@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from scipy.stats import linregress, t as student
 
-from refimpl.claims import claim
+from refimpl.claims.claim import claim
 from refimpl.gradcheck import complex_step
 from refimpl.induction import ledger, moments, nopos, tables, theory
 from refimpl.induction.memory import construct, orthonormal_frame

@@ -1,0 +1,264 @@
+"""The claims of what fine-tuning does in system R: the flow, its end points, few samples, locality."""
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, softmax
+
+from refimpl import sgd
+from refimpl.claims.claim import claim
+from refimpl.claims.recall import (
+    ATTENTION, COLLIDING, NOT_LATIN, TABLES, attend, draw_disjoint, draw_facts, neighbours, share_row,
+    with_size)
+from refimpl.recall import theory
+from refimpl.recall.memory import construct
+from refimpl.recall.model import (
+    forward, loss, loss_and_grads, position_logits, with_position_logits)
+from refimpl.recall.task import Facts, Prompts, sample
+
+
+def rate(params, step):
+    """−∂loss/∂w in the model, w the position logits of this step: (T,)."""
+    return -position_logits(loss_and_grads(params, *step)[1], step[0].shape[1])
+
+
+# With all attention on one token, every rate is zero.
+START = ATTENTION[:2]
+SMALL = "rounding, relative to the largest rate, which may be as small as the weights of all but one token"
+FLOWS: dict = dict(source="this project", provenance="derived", table=TABLES, n=(1, 3), R=(2, 5),
+                   spare=(0, 8), lam=(0.1, 20.0))
+
+
+@claim("R5", "gradient flow of the position logits, both steps", derivation=theory.flow,
+       control=COLLIDING, attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+def flow_of_position_logits(case, table, attention, n, R, spare, lam):
+    """Minus the model's gradient from any start, and its sum, which is zero."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        prompts = neighbours(facts, prompts)
+    memory = construct(facts, n, lam)
+    pairs = []
+    for step, law in ((prompts.infer(), lambda w: theory.flow(w, facts.R, lam)),
+                      (prompts.recall(), lambda w: theory.recall_flow(w, facts.N, facts.R, lam))):
+        params, alpha = attend(case, memory, step[0].shape[1], attention)
+        dw = rate(params, step)
+        pairs.append((np.append(law(np.log(alpha)), 0), np.append(dw, dw.sum())))
+    return tuple(zip(*pairs))
+
+
+@claim("R6", "the gap within every pair shrinks", derivation=theory.gap_rates, control=NOT_LATIN,
+       attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
+    """Rates of w_{s_i} − w_{a_i} in the model, from any start."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
+    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
+    dw = rate(params, prompts.infer())
+    size = np.abs(dw).max()
+    return (with_size(theory.gap_rates(alpha[0::2], alpha[1::2], facts.R, lam), size),
+            with_size(dw[0:-1:2] - dw[1::2], size))
+
+
+@claim("R7", "the query is let go: its logit falls", derivation=theory.query_rate, control=COLLIDING,
+       attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+def query_is_let_go(case, table, attention, n, R, spare, lam):
+    """The rate of the last position's logit in the model, from any start."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        prompts = neighbours(facts, prompts)
+    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
+    dw = rate(params, prompts.infer())
+    size = np.abs(dw).max()
+    return (with_size(theory.query_rate(alpha[0::2], alpha[1::2], facts.R, lam), size),
+            with_size(dw[-1], size))
+
+
+@claim("R8", "growth rates where all pairs are equal", source="this project", provenance="derived",
+       derivation=theory.growth_rates, control="one subject is ahead, so the pairs are not equal",
+       tolerance=1e-9, reason="difference quotients of step h = 1e-3 leave lam⁴h⁴/30 and rounding/h",
+       table=TABLES, attention=("query apart", "uniform"), n=(1, 3), R=(2, 5), spare=(0, 8),
+       lam=(0.1, 10.0), query=(-3.0, 3.0))
+def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query):
+    """All eigenvalues of the Jacobian of the model's gradient, whatever the query's logit."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    params, step = construct(facts, n, lam), prompts.infer()
+    w = np.append(np.zeros(2 * n), 0 if attention == "uniform" else query)
+    if case.control:
+        w[0] += 0.5
+    h = 1e-3
+
+    def slope(direction):
+        """Five-point difference quotient of the rate."""
+        at = {k: rate(with_position_logits(params, w + k * h * direction), step) for k in (-2, -1, 1, 2)}
+        return (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
+
+    rates = theory.growth_rates(n, facts.R, lam, None if attention == "uniform" else softmax(w)[1])
+    predicted = [rates.between] * (n - 1) + [rates.within] * n + [rates.together, 0]
+    # The Jacobian is symmetric: that of a gradient.
+    return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(len(w))]))
+
+
+@claim("R9", "end points: one pair at ½ + ½, then the query at x*",
+       derivation=theory.recall_end_point, control=NOT_LATIN,
+       reason="rounding, relative to lam, the size of the logits", **FLOWS)
+def end_points(case, table, n, R, spare, lam):
+    """Losses of the model at both end points, at any other attention, and its own x*."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    if case.control:
+        facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
+    memory, infer, recall = construct(facts, n, lam), prompts.infer(), prompts.recall()
+
+    def only(first, second, length, z=0.0):
+        """Params with attention expit(z) on one position, the rest on another."""
+        w = np.full(length, -800.0)
+        w[first], w[second] = z, 0
+        return with_position_logits(memory, w)
+
+    pair = 2 * case.rng.integers(n)
+    x = theory.recall_end_point(facts.N, facts.R, lam)
+    # x* < 1 − 1/N: the bracket.
+    z = brentq(lambda z: rate(only(2 * n, -1, 2 * n + 2, z), recall)[2 * n],
+               -1, np.log(2 * facts.N), xtol=1e-15)
+    infer_end = theory.infer_end_loss(facts.R, lam)
+    recall_end = theory.recall_loss(np.append(np.zeros(n), x), 1 - x, facts.N, facts.R, lam)
+    elsewhere = [loss(attend(case, memory, step[0].shape[1], "random")[0], *step)
+                 for step in (infer, recall)]
+    ends = [loss(only(pair, pair + 1, 2 * n + 1), *infer), loss(only(2 * n, -1, 2 * n + 2, z), *recall)]
+    return ((with_size([infer_end, recall_end], lam), x, True),
+            (with_size(ends, lam), expit(z), elsewhere[0] > infer_end and elsewhere[1] > recall_end))
+
+
+@claim("R10", "SGD follows the flow, and its gap is first order in the step", exact=False, cases=8,
+       derivation=theory.trajectory, control="momentum 0.9",
+       reason="the observed order is 1 + O(lam × step), and lam × step is at most 1/4", source="this project",
+       provenance="derived", table=TABLES, step=("infer", "recall"), n=(1, 2), R=(2, 3), spare=(0, 4),
+       lam=(0.5, 10.0), time=(1.0, 4.0))
+def sgd_follows_the_flow(case, table, step, n, R, spare, lam, time):
+    """The order observed when the step of SGD through the model is halved."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    batch = getattr(prompts, step)()
+    T = batch[0].shape[1]
+    w0 = case.rng.normal(0, 1, T)
+    start = with_position_logits(construct(facts, n, lam), w0)
+    end = theory.trajectory(w0, [time / lam], facts.R, lam, facts.N if step == "recall" else None)[0]
+    gaps = []
+    for steps in (16, 32):
+        params, buffers = start, None
+        for _ in range(steps):
+            grads = loss_and_grads(params, *batch)[1]
+            # Position-only: the other blocks stay zero.
+            alone = with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
+            params, buffers = sgd.step(params, alone, buffers, time / lam / steps,
+                                       momentum=0.9 if case.control else 0.0, trained=("WKQ",))
+        gaps.append(np.abs(position_logits(params, T) - end).max())
+    return 1.0, np.log2(gaps[0] / gaps[1]), 0.2
+
+
+def disjoint_prompts(case, R, n, M):
+    """A Latin table, and M collision-free prompts and one more that share no subject and no answer.
+
+    The M use every relation but the last equally often, or one, in turn; the one more uses the last.
+    """
+    k = R - 1 if M % (R - 1) == 0 else 1
+    facts = Facts.latin(R * (n + 1) * (M + 1) + case.rng.integers(4), R, case.rng)
+    # Subjects R apart on the cycle have disjoint rows.
+    s = np.argsort(facts.sigma)[:R * (n + 1) * (M + 1):R]
+    s = case.rng.permutation(s).reshape(M + 1, n + 1)
+    r = np.append(np.arange(M) % k, R - 1)
+    prompts = Prompts(facts.N, R, s, r, facts.answer(s, r[:, None]))
+    return facts, some(prompts, slice(M)), some(prompts, slice(M, None)), k
+
+
+def some(prompts, chosen):
+    """The chosen ones of the prompts."""
+    return prompts._replace(subjects=prompts.subjects[chosen], relation=prompts.relation[chosen],
+                            answers=prompts.answers[chosen])
+
+
+@claim("R11", "few samples: full attention is position-only, scaled", source="this project",
+       provenance="derived", derivation=theory.score_factors, cases=10, tolerance=1e-11,
+       reason="rounding, relative to the largest score, of five steps that may amplify it",
+       control="one answer more is shared by two prompts", step=("infer", "recall"), n=(1, 2), R=(2, 4),
+       M=(2, 6), lam=(0.1, 10.0))
+def few_samples_scale_the_scores(case, step, n, R, M, lam):
+    """Scores after five steps of full WKQ, in training prompts and in one of unseen tokens."""
+    facts, prompts, unseen, k = disjoint_prompts(case, R, n, M)
+    batch, other = getattr(prompts, step)(), getattr(unseen, step)()[0]
+    if case.control:
+        batch[0][1, 1] = batch[0][0, 1]
+    T = batch[0].shape[1]
+    w0 = case.rng.normal(0, 1, T)
+    params, lr, momentum = with_position_logits(construct(facts, n, lam), w0), 1 / lam, 0.5
+    for last in sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",)):
+        params = last.params
+    w, buffer = w0, np.zeros(T)
+    c = theory.score_factors(n, M, None if step == "infer" else k)
+    for _ in range(5):
+        at = w0 + c * (w - w0)
+        rate = (theory.flow(at, R, lam) if step == "infer"
+                else theory.recall_flow(at, facts.N, R, lam))
+        buffer = momentum * buffer + rate
+        w = w + lr * buffer
+    observed = [forward(params, z).scores for z in (*batch[0], other[0])]
+    return np.array([w0 + c * (w - w0)] * M + [w]), np.array(observed)
+
+
+@claim("R13", "recall with relu: its logits, and its end at u_n = 1 − b", source="this project",
+       provenance="derived", derivation=theory.relu_recall_loss, control=NOT_LATIN,
+       reason="rounding, relative to lam, the size of the logits", table=TABLES, n=(1, 3), R=(2, 5),
+       spare=(0, 8), lam=(0.1, 20.0), bias=(0.01, 0.5))
+def relu_recall(case, table, n, R, spare, lam, bias):
+    """Logits at any attention; losses with all attention on (s_n, r), least at the kink."""
+    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    s, r = prompts.subjects[0], prompts.relation[0]
+    if case.control:
+        facts = share_row(facts, s[0], s[-1])
+    memory = construct(facts, n, lam, "relu", bias)
+    (tokens, targets, slot), T = prompts.recall(), 2 * n + 2
+    params, alpha = attend(case, memory, T, "random")
+    logits = theory.relu_recall_logits(alpha[0:-1:2], alpha[-1], facts.answer(s[:, None],
+                                           np.arange(facts.R)), r, facts.N, lam, bias)
+    x = np.append(1 - bias, case.rng.uniform(0.001, 0.999, 4))
+
+    def at(x):
+        """Loss of the model with u_n = x, alpha_r = 1 − x."""
+        w = np.full(T, -800.0)
+        w[-2:] = np.log([x, 1 - x])
+        return loss(with_position_logits(memory, w), tokens, targets, slot, "relu")
+    observed = np.array([at(value) for value in x])
+    return ((with_size(logits, lam),
+             with_size(theory.relu_recall_loss(x[None], facts.N, facts.R, lam, bias)[0], lam), True),
+            (with_size(forward(params, tokens[0], "relu").logits[slice(*slot)], lam),
+             with_size(observed, lam), bool((observed[0] <= observed + 1e-12).all())))
+
+
+def prompts_without_common_tokens(case, facts, n, count):
+    """Prompts of the last relation, and one of the first on new subjects and answers."""
+    seen = sample(facts, n, count, case.rng)
+    r = np.full(count, facts.R - 1)
+    seen = seen._replace(relation=r, answers=facts.answer(seen.subjects, r[:, None]))
+    s = np.setdiff1d(np.arange(facts.N), seen.subjects)
+    s = s[~np.isin(facts.answer(s, 0), seen.answers)][None, :n + 1]
+    return seen, Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
+
+
+@claim("R14", "fine-tuning is local: only what occurred moves", source="this project",
+       provenance="derived", derivation=theory.gradient_support, cases=15,
+       control="token embeddings Gaussian, not one-hot", table=TABLES, step=("infer", "recall"),
+       n=(1, 3), R=(2, 5), spare=(0, 8), count=(1, 2), lam=(0.1, 10.0))
+def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
+    """Where the model's gradient is not zero; and, after training, attention on a prompt of new tokens."""
+    facts = draw_facts(case, table, max(R, 5 * (n + 1)) + spare, R)
+    n = min(n, facts.N // 5 - 1)        # room for prompts that share no token
+    seen, unseen = prompts_without_common_tokens(case, facts, n, count)
+    params = construct(facts, n, lam)
+    if case.control:
+        params = params._replace(E=case.rng.normal(0, 1, params.E.shape))
+    batch, (tokens, _, _) = getattr(seen, step)(), getattr(unseen, step)()
+    V, L, T = len(params.E), len(params.P), tokens.shape[1]
+    start = params._replace(WKQ=case.rng.normal(0, 1, params.WKQ.shape))
+    nonzero = loss_and_grads(start, *batch)[1].WKQ != 0
+    for last in sgd.train(params, [batch] * 3, loss_and_grads, 1.0, trained=("WKQ",)):
+        params = last.params
+    return ((theory.gradient_support(batch[0], V, L), softmax(position_logits(params, T))),
+            (nonzero, forward(params, tokens[0]).attention))
