@@ -1,11 +1,15 @@
 """Refuse bad input with a ValueError that names the argument, what was expected and what came.
 
 Numba checks no bounds, so every public function passes its arguments through here before a kernel
-sees them.
+sees them. Formulas declare their arguments (`takes`, at the end), so that a body is its formula.
 """
 
+import functools
+import inspect
 import os
+import re
 import sys
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -89,6 +93,11 @@ def real(name, value, low=-np.inf, high=np.inf):
     return float(value)
 
 
+def real_or_infinite(name, value, low=-np.inf):
+    """Return `value` as a float that is at least `low`, +∞ included."""
+    return np.inf if isinstance(value, float) and value == np.inf else real(name, value, low)
+
+
 def choice(name, value, allowed):
     """Return `value`, which must be one of the strings `allowed`."""
     if not isinstance(value, str) or value not in allowed:
@@ -130,6 +139,13 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
     return array
 
 
+def logarithms(name, values):
+    """Return `values` as float64: finite reals, or −∞ for the logarithm of 0."""
+    array = asarray(name, values)
+    reals(name, array[array != -np.inf])
+    return array.astype(np.float64)
+
+
 def law(name, values, ndim, V=None):
     """Return `values` as float64 with ndim axes of size V, entries ≥ 0 and rows that sum to 1."""
     array = asarray(name, values)
@@ -161,3 +177,107 @@ def memory(name, size):
     if size > limit:
         raise ValueError(f"{name}: expected a size that fits into memory, {limit / 2 ** 30:.1f} GiB, "
                          f"got one that takes about {size / 2 ** 30:.1f} GiB")
+
+
+# Declarations. A formula says once what each argument is, and its body is then the formula alone:
+#
+#     @takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive())
+#     def infer_loss(u, v, R, lam):
+#
+# A shape is a letter with a factor and an offset, such as "n+1" or "2n+1"; the first argument that has the
+# letter fixes it (n >= 1), the others must agree. A bound may be an expression in these letters and in the
+# integers declared before it, such as "(n+1)*R". tests/test_fuzz.py reads the same declarations.
+
+class Kind(NamedTuple):
+    """What an argument must be."""
+
+    test: Callable          # (name, value, **bounds) -> value, a function of this file or like one
+    shape: Any = None       # of arrays: a tuple of letters, ints and None; None is any
+    bounds: dict = {}       # further arguments of `test`, numbers or expressions
+    optional: bool = False  # None is passed on
+
+    def accept(self, name, value, sizes):
+        """Return the value as `test` does, and note in `sizes` the letters and integers that it fixes."""
+        if value is None and self.optional:
+            return None
+        value = self.test(name, value, **{
+            key: eval(bound, {}, sizes) if isinstance(bound, str) else bound
+            for key, bound in self.bounds.items()})
+        if self.shape is not None:
+            fit(name, value.shape, self.shape, sizes)
+        if type(value) is int:
+            sizes[name] = value
+        return value
+
+
+def takes(**kinds):
+    """Decorate a formula: each argument is accepted by its Kind, in this order, before the body runs."""
+    def decorate(formula):
+        names = tuple(inspect.signature(formula).parameters)
+        assert set(names) == set(kinds), f"{formula.__name__}: declared {set(kinds)}, takes {set(names)}"
+        signature = inspect.signature(formula)
+
+        @functools.wraps(formula)
+        def checked(*args, **kwargs):
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            sizes: dict = {}
+            accepted = {name: kind.accept(name, given.arguments[name], sizes) for name, kind in kinds.items()}
+            return formula(**accepted)
+        checked.kinds = kinds
+        return checked
+    return decorate
+
+
+def fit(name, found, shape, sizes):
+    """Raise ValueError unless a shape is the declared one; fix the letters that are still free."""
+    fixed, known = len(found) == len(shape), dict(sizes)
+    for length, size in zip(found, shape) if fixed else ():
+        if isinstance(size, str):
+            factor, letter, offset = re.fullmatch(r"(\d*)([A-Za-z]+)([+-]\d+)?", size).groups()
+            count, rest = divmod(length - int(offset or 0), int(factor or 1))
+            fixed &= rest == 0 and count >= 1 and sizes.setdefault(letter, count) == count
+        else:
+            fixed &= size in (None, length)
+    if not fixed:
+        words = ", ".join("any" if size is None else str(size) for size in shape)
+        letters = "".join(f", {letter} = {known[letter]}" if letter in known else f", {letter} >= 1"
+                          for letter in dict.fromkeys(re.findall("[A-Za-z]+", words.replace("any", ""))))
+        raise ValueError(f"{name}: expected shape ({words}{',' * (len(shape) == 1)}){letters}, got {found}")
+
+
+def whole(low, high=LARGEST, optional=False):
+    """An integer in low..high−1, as `integer` has it."""
+    return Kind(integer, None, dict(low=low, high=high), optional)
+
+
+def wholes(*shape, low=0, high=LARGEST):
+    """Integers in low..high−1, as `integers` has them."""
+    return Kind(integers, shape, dict(low=low, high=high))
+
+
+def number(low=-np.inf, high=np.inf, optional=False):
+    """A finite real in low..high."""
+    return Kind(real, None, dict(low=low, high=high), optional)
+
+
+def positive(high=np.inf, optional=False):
+    """A finite real above 0, at most `high`."""
+    return Kind(above_zero, None, dict(high=high), optional)
+
+
+def numbers(*shape, low=-np.inf, high=np.inf):
+    """Finite reals in low..high."""
+    return Kind(reals, shape or None, dict(low=low, high=high))
+
+
+def weights(*shape):
+    """Attention weights, reals in 0..1."""
+    return numbers(*shape, low=0, high=1)
+
+
+def above_zero(name, value, high=np.inf):
+    """Return `value` as a finite float above 0, at most `high`."""
+    if real(name, value, high=high) <= 0:
+        raise ValueError(f"{name}: expected a number > 0, got {value}")
+    return float(value)

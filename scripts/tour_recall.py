@@ -199,14 +199,12 @@ print("d scores    ", dscores)
 
 # Is it right? The complex step: for a smooth f, f(w + ih) = f(w) + ih f'(w) + ..., so that f' is the
 # imaginary part over h; nothing is subtracted, so h can be 1e-30 and no digit is lost. Positions are
-# one-hot: the scores w can be written into one row of WKQ.
+# one-hot: the scores w can be written into one row of WKQ, the position logits.
 
 
 def with_scores(w):
     """The model, its attention scores set to w by position."""
-    WKQ = np.zeros(params.WKQ.shape, w.dtype)
-    WKQ[V + len(w) - 1, V:V + len(w)] = w
-    return recall.Params(*(field.astype(w.dtype) for field in params._replace(WKQ=WKQ)))
+    return recall.with_position_logits(recall.Params(*(field.astype(w.dtype) for field in params)), w)
 
 
 infer = z[None], np.array([2 * N + 2]), (2 * N, V)
@@ -236,7 +234,7 @@ w, observed = w0.copy(), []
 for step in range(round(times[-1] / lr) + 1):
     if step * lr in times:
         observed.append(w.copy())
-    w -= lr * recall.loss_and_grads(with_scores(w), *infer)[1].WKQ[V + 4, V:V + 5]
+    w -= lr * recall.position_logits(recall.loss_and_grads(with_scores(w), *infer)[1], 5)
 predicted = recall.theory.trajectory(w0, np.array(times), R, lam)
 print("\nattention, by SGD on the model and by the differential equation (R5):")
 print("  time        " + "".join(f"{name[:3]:>8}" for name in QUESTION))
@@ -253,7 +251,7 @@ for _ in range(6):
     w = rng.normal(0, 0.1, 5)
     start = w[0] + w[1], w[2] + w[3]
     for step in range(200):
-        w -= 0.1 * recall.loss_and_grads(with_scores(w), *infer)[1].WKQ[V + 4, V:V + 5]
+        w -= 0.1 * recall.position_logits(recall.loss_and_grads(with_scores(w), *infer)[1], 5)
     alpha = ops.softmax_forward(w)
     end = alpha[0] + alpha[1], alpha[2] + alpha[3]
     ahead, winner = QUESTION[2 * np.argmax(start)], QUESTION[2 * np.argmax(end)]

@@ -17,7 +17,7 @@ import re
 import numpy as np
 import pytest
 
-from refimpl import associative, gradcheck, induction, recall, sgd
+from refimpl import associative, check, gradcheck, induction, recall, sgd
 from refimpl.induction import ledger, memory, model, moments, nopos, probes, tables, task, theory
 from refimpl.induction.tables import fast
 from refimpl.recall import batched, implicit
@@ -145,7 +145,8 @@ CALLS = {
     recall.theory.trajectory: [dict(w0=np.arange(5.0), times=np.array([0.5, 1.0]), R=3, lam=4.0, N=None),
                                dict(w0=np.arange(6.0), times=np.array([0.0, 1.0]), R=3, lam=4.0, N=12)],
     recall.theory.score_factors: dict(n=2, M=6, k=3),
-    recall.theory.relu_recall_logits: dict(u=U3, alpha_r=0.2, answer_of=ANSWERS, r=1, N=12, lam=4.0, bias=0.1),
+    recall.theory.relu_recall_logits: dict(u=U3, alpha_r=0.2, answer_of=ANSWERS, r=1, N=12, lam=4.0,
+                                           bias=0.1),
     recall.theory.relu_recall_loss: dict(x=np.array([0.3, 0.6]), N=12, R=3, lam=4.0, bias=0.2),
     sgd.step: dict(params=PARAMS, grads=GRADS, buffers=GRADS, lr=0.1, momentum=0.9, weight_decay=0.01,
                    trained=("WK1", "WO")),
@@ -162,17 +163,16 @@ theory_logits, recall_logits, recall_dynamics, recall_samples = (
 # Functions that others call on arguments that have been checked; and `sgd.train`, whose batches only the
 # caller's own loss can judge.
 INNER = {
-    associative: "leading_axes mean_and_variance",
+    associative: "leading_axes",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm finite",
     task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
-    fast: "reverse scores_forward scores_backward logits_forward logits_backward "
-            "tables_forward tables_backward", ledger: "", nopos: "",
-    moments: "averaging centring by_distance", theory_logits: "memory_length causal_softmax", probes: "recall",
+    fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward tables_backward",
+    ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
+    theory_logits: "memory_length causal_softmax", probes: "recall",
     recall.task: "distinct collide inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
     implicit: "entries run scores softmax",
-    recall_logits: "answer_classes infer_margin subject_weights pair_weights weight position_logits strength",
-    recall_dynamics: "", recall_samples: ""}
+    recall_logits: "answer_classes infer_margin", recall_dynamics: "", recall_samples: ""}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a
 # solver that gives up.
@@ -321,3 +321,28 @@ def test_every_public_function_is_called(module):
            if inspect.isfunction(function) and function.__module__ == module.__name__
            and not name.startswith("check_")}
     assert {name for name, function in own.items() if function not in CALLS} == set(INNER[module].split())
+
+
+@pytest.mark.parametrize("function", [f for f in CALLS if hasattr(f, "kinds")], ids=lambda f: f.__qualname__)
+def test_what_a_formula_declares_is_what_it_refuses(function):
+    """One step beyond each declared bound, an axis more, and nothing where something must be."""
+    arguments = CALLS[function][0] if isinstance(CALLS[function], list) else CALLS[function]
+    sizes = {}
+    for name, kind in function.kinds.items():
+        kind.accept(name, arguments[name], sizes)
+        bounds = {key: eval(bound, {}, sizes) if isinstance(bound, str) else bound
+                  for key, bound in kind.bounds.items()}
+        wrong = [np.full_like(arguments[name], value) if kind.shape else value for value in
+                 (bounds.get("low", 0) - 1, bounds.get("high", check.LARGEST) + 1)
+                 if kind.test in (check.integer, check.integers, check.real, check.reals) and np.isfinite(value)]
+        wrong += [np.zeros((1, 1, 1, 1))] * bool(kind.shape) + [None] * (not kind.optional)
+        for value in wrong:
+            with pytest.raises(ValueError, match=f"^{name}: "):
+                function(**{**arguments, name: value})
+
+
+@pytest.mark.parametrize("system", [induction, recall])
+def test_every_formula_declares_its_arguments(system):
+    for name in system.theory.__all__:
+        formula = getattr(system.theory, name)
+        assert inspect.isclass(formula) or not inspect.signature(formula).parameters or hasattr(formula, "kinds")

@@ -103,8 +103,7 @@ induction_logits, induction_dynamics, recall_logits, recall_dynamics, recall_sam
         "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
 SYSTEM_I = ("I1", "I2", "I3", "I4", "I5", "I6", "I11")
 SYSTEM_R = ("R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R14")
-REFUSALS = ("check_prompt", "check_joint", "check_table",
-            "pair_weights", "subject_weights", "position_logits", "weight", "strength")
+REFUSALS = ("joint", "table")
 SYMMETRIC = "an inner product is symmetric"
 # (function, the line: the code: the change) -> why the mutant computes the same.
 EQUIVALENT_OPS = {

@@ -216,8 +216,8 @@ def relu_recall(case, table, n, R, spare, lam, bias):
     memory = construct(facts, n, lam, "relu", bias)
     (tokens, targets, slot), T = prompts.recall(), 2 * n + 2
     params, alpha = attend(case, memory, T, "random")
-    logits = theory.relu_recall_logits(alpha[0:-1:2], alpha[-1], facts.answer(s[:, None],
-                                           np.arange(facts.R)), r, facts.N, lam, bias)
+    logits = theory.relu_recall_logits(alpha[0:-1:2], alpha[-1],
+                                       facts.answer(s[:, None], np.arange(facts.R)), r, facts.N, lam, bias)
     x = np.append(1 - bias, case.rng.uniform(0.001, 0.999, 4))
 
     def at(x):

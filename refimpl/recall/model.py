@@ -72,7 +72,7 @@ def position_logits(params, T):
     as positions alone decide. Of the gradient's Params they are the derivatives by these logits.
     Raises ValueError unless WKQ has room for T positions.
     """
-    row, columns = position_row(params, T)
+    params, row, columns = position_row(params, T)
     return params.WKQ[row, columns].copy()
 
 
@@ -81,18 +81,19 @@ def with_position_logits(params, w):
 
     Raises ValueError on other shapes or dtypes, or numbers that are not finite.
     """
-    w = check.asarray("w", w)
-    row, columns = position_row(params, len(w) if w.ndim else 0)
+    w = check.floats("w", w, (None,))
+    params, row, columns = position_row(params, len(w), "w")
     WKQ = params.WKQ.copy()
     WKQ[row, columns] = check.floats("w", w, (None,), WKQ.dtype)
     return params._replace(WKQ=WKQ)
 
 
-def position_row(params, T):
-    """Row and columns of the position logits in WKQ."""
-    d, width = check.instance("params", params, Params, "recall.Params").E.shape[1], len(params.WKQ)
-    T = check.integer("T", T, 1, width - d + 1)
-    return d + T - 1, slice(d, d + T)
+def position_row(params, T, name="T"):
+    """Checked params, and the row and columns of T position logits in WKQ."""
+    params = check_params(params)
+    d, dp = params.E.shape[1], params.P.shape[1]
+    T = check.integer(name, T, 1, dp + 1)
+    return params, d + T - 1, slice(d, d + T)
 
 
 def forward(params, tokens, activation="square"):

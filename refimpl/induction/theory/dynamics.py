@@ -15,8 +15,37 @@ from typing import NamedTuple
 import numpy as np
 
 from refimpl import check
+from refimpl.check import Kind, fit, takes, whole
 
 
+def joint(name, J):
+    """J (V, T, T, V, V) as `pair_moments` returns it."""
+    J = check.floats(name, J, (None,) * 5, np.float64)
+    if J.size == 0:
+        raise ValueError(f"{name}: expected at least one entry, got shape {J.shape}")
+    fit(name, J.shape, ("V", "T", "T", "V", "V"), {})
+    sums = J.sum(axis=(0, 3, 4))
+    if J.min() < 0 or abs(sums - 1).max() > check.ROUNDING:
+        raise ValueError(f"{name}: expected probabilities >= 0 that sum to 1 at each [:, r, s], got sums "
+                         f"{sums.min()}..{sums.max()}, minimum {J.min()}")
+    return J
+
+
+def table(name, values):
+    """A table [k, j] (V, V) whose columns sum to zero over k."""
+    values = check.floats(name, values, (None, None), np.float64)
+    if abs(values.sum(axis=0)).max(initial=0) > check.ROUNDING * abs(values).max(initial=0):
+        raise ValueError(f"{name}: expected columns that sum to zero, got {values.sum(axis=0)}")
+    return values
+
+
+LAW = Kind(check.law, ("V",), dict(ndim=1))
+JOINT = Kind(joint, ("V", "T", "T", "V", "V"))
+TABLE = Kind(table, ("V", "V"))
+VECTOR = Kind(check.floats, ("V",), dict(shape=(None,), dtype=np.float64))
+
+
+@takes(pi_b=Kind(check.law, ("V", "V"), dict(ndim=2)), pi_u=LAW, pi_o=LAW, q=whole(0, "V"), T=whole(1))
 def pair_moments(pi_u, pi_b, pi_o, q, T):
     """J[o, r, s, i, j] = P(o, z_r = i, z_s = j | z_{T−1} = q): all that the three steps need to know.
 
@@ -40,10 +69,7 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
     (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if these are no laws, if q
     or T do not fit, or if z_{T−1} = q has probability zero.
     """
-    pi_b = check.law("pi_b", pi_b, 2)
     V = len(pi_b)
-    pi_u, pi_o = check.law("pi_u", pi_u, 1, V), check.law("pi_o", pi_o, 1, V)
-    q, T = check.integer("q", q, 0, V), check.integer("T", T, 1)
     J = np.zeros((V, T, T, V, V))
     for o in range(V):
         P_o = pi_b.copy()
@@ -58,27 +84,6 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
     if not probability > 0:
         raise ValueError(f"q: z_{T - 1} = {q} has probability zero, there is nothing to condition on")
     return J / probability
-
-
-def check_joint(J):
-    """J as `pair_moments` returns it, with V and T."""
-    V, T = check.floats("J", J, (None,) * 5, np.float64).shape[:2]
-    J = check.floats("J", J, (V, T, T, V, V))
-    if J.size == 0:
-        raise ValueError(f"J: expected at least one entry, got shape {J.shape}")
-    sums = J.sum(axis=(0, 3, 4))
-    if J.min() < 0 or abs(sums - 1).max() > check.ROUNDING:
-        raise ValueError(f"J: expected probabilities >= 0 that sum to 1 at each [:, r, s], got sums "
-                         f"{sums.min()}..{sums.max()}, minimum {J.min()}")
-    return J, V, T
-
-
-def check_table(name, table, V):
-    """A table [k, j] (V, V) whose columns sum to zero over k."""
-    table = check.floats(name, table, (V, V), np.float64)
-    if abs(table.sum(axis=0)).max() > check.ROUNDING * abs(table).max():
-        raise ValueError(f"{name}: expected columns that sum to zero, got {table.sum(axis=0)}")
-    return table
 
 
 def averaging(T):
@@ -100,6 +105,7 @@ class FirstGradient(NamedTuple):
     WF_mixed: np.ndarray    # (V, V) [k, j], on Phi E[j]
 
 
+@takes(J=JOINT)
 def first_gradient(J):
     """What the first gradient of WO and WF stores (claim I7; exact; derived).
 
@@ -122,7 +128,7 @@ def first_gradient(J):
     J as from `pair_moments`, or ValueError; returns FirstGradient. Source: BCBJB23 (first step, at
     leading order in large V); exact for any chain here. Provenance: derived.
     """
-    J, V, T = check_joint(J)
+    V, T = J.shape[:2]
     single = np.einsum("ossij->osj", J)                     # P(o, z_s = j | z_{T−1} = q)
     posterior = single[:, -1].sum(axis=1)                   # P(o | z_{T−1} = q)
     y = np.eye(V) - 1 / V                                   # [o, k]
@@ -139,6 +145,7 @@ class SecondGradient(NamedTuple):
     WK2_mixed: np.ndarray   # (V,) on Phi E[j]: the memory of the induction head, largest at j = q
 
 
+@takes(J=JOINT, A=TABLE, B=TABLE)
 def second_gradient(J, A, B):
     """What WK2 learns after a step of WO (claim I7b; leading order in the step; derived).
 
@@ -163,8 +170,7 @@ def second_gradient(J, A, B):
     Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second
     step).
     """
-    J, V, T = check_joint(J)
-    A, B = check_table("A", A, V), check_table("B", B, V)
+    T = J.shape[1]
     R, omega = centring(T), averaging(T)
     by_A, by_B = np.einsum("oi,orsij->rsj", A, J), np.einsum("oi,orsij->rsj", B, J)
 
@@ -173,6 +179,7 @@ def second_gradient(J, A, B):
     return SecondGradient(column(np.eye(T)), column(omega))
 
 
+@takes(J=JOINT, B=TABLE)
 def third_gradient_by_values(J, B):
     """What WK1 learns first, straight through the values (claim I7c; leading order; derived).
 
@@ -192,12 +199,12 @@ def third_gradient_by_values(J, B):
     Returns (T,), per unit of η. Raises ValueError on other J, B. Source: BCBJB23 (third step), which
     has no such term, since there WO holds the memory of E alone; provenance: derived.
     """
-    J, V, T = check_joint(J)
-    B = check_table("B", B, V)
+    T = J.shape[1]
     gain = np.einsum("oj,ossij->s", B, J)                   # E[B[o, z_s]]
     return by_distance(np.broadcast_to(gain, (T, T)))
 
 
+@takes(J=JOINT, A=TABLE, d=VECTOR)
 def third_gradient_by_keys(J, A, d):
     """What WK1 learns from the match in layer 2 (claim I7c; leading order; derived).
 
@@ -219,8 +226,7 @@ def third_gradient_by_keys(J, A, d):
     d (V,). Returns (T,), per unit of η_O η_K. Raises ValueError on other J, A, d. Source: BCBJB23
     (third step); provenance: derived.
     """
-    J, V, T = check_joint(J)
-    A, d = check_table("A", A, V), check.floats("d", d, (V,), np.float64)
+    T = J.shape[1]
     product = np.einsum("oi,j,orsij->rs", A, d, J)          # E[A[o, z_r] d[z_s]]
     return by_distance(centring(T) @ product)
 

@@ -12,8 +12,16 @@ import numpy as np
 from scipy.special import softmax
 
 from refimpl import check
+from refimpl.check import Kind, number, numbers, takes, whole, wholes
+
+# What several formulas take; log pi_b may hold −∞, which stands for the logarithm of 0.
+POSITIONS = dict(encoding=Kind(check.choice, None, dict(allowed=("relative", "absolute"))),
+                 train_length=whole(1, optional=True))
+PROMPT = dict(log_pi_b=Kind(check.logarithms, ("V", "V")), tokens=wholes("T", high="V"),
+              triggers=wholes("K", high="V"))
 
 
+@takes(T=whole(1), b1=number(), **POSITIONS)
 def previous_token_attention(T, b1, encoding="relative", train_length=None):
     """Attention of layer 1 (claims I1 and I2; exact; formalised).
 
@@ -32,7 +40,6 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     Parameters: T ≥ 1; b1 finite; train_length None (T, or longer) or ≥ 1, absolute only.
     Returns A1 (T, T) float64, zero above the diagonal. Raises ValueError. Source: BCBJB23, WS24.
     """
-    T, b1 = check.integer("T", T, 1), check.real("b1", b1)
     L0 = memory_length(T, encoding, train_length)
     A1 = np.zeros((T, T))
     A1[0, 0] = 1
@@ -47,13 +54,14 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
 
 def memory_length(T, encoding, train_length):
     """Up to which position the previous-token memory reaches: T if relative, else min(T, L0)."""
-    if check.choice("encoding", encoding, ("relative", "absolute")) == "relative":
+    if encoding == "relative":
         if train_length is not None:
             raise ValueError("train_length: expected None with relative positions")
         return T
-    return T if train_length is None else min(T, check.integer("train_length", train_length, 1))
+    return T if train_length is None else min(T, train_length)
 
 
+@takes(z=wholes("T"), q=whole(0), b1=number(), **POSITIONS)
 def match(z, q, b1, encoding="relative", train_length=None):
     """m_s(q), the weight that position s gives to earlier copies of q in layer 1; exact; formalised.
 
@@ -64,8 +72,7 @@ def match(z, q, b1, encoding="relative", train_length=None):
     beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). It is Σ_r A1[s, r] 1[z_r = q], by I1, I2.
     z (T,) integers ≥ 0, q a token, b1 finite; returns (T,) float64. Raises ValueError.
     """
-    z, q = check.integers("z", z, 0, check.LARGEST, ndim=1), check.integer("q", q, 0)
-    T, b1 = len(z), check.real("b1", b1)
+    T = len(z)
     s = np.arange(T)
     is_q = (z == q).astype(float)
     count = np.cumsum(is_q)
@@ -77,6 +84,7 @@ def match(z, q, b1, encoding="relative", train_length=None):
     return np.where(uniform, count / (s + 1), m)
 
 
+@takes(z=wholes("T"), triggers=wholes("K"), b1=number(), b2=number(), **POSITIONS)
 def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None):
     """Σ_s A2[t, s] 1[z_s = u]: the weight of token u in layer 2 (first half of I3; exact; formalised).
 
@@ -89,9 +97,7 @@ def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None)
     z (T,) and triggers (K,) integers ≥ 0, K ≥ 1; b1, b2 finite. Returns (attention (T, T),
     mass (T, max token + 1)). Raises ValueError.
     """
-    z = check.integers("z", z, 0, check.LARGEST, ndim=1)
-    Q = set(check.integers("triggers", triggers, 0, check.LARGEST, ndim=1).tolist())
-    T, b1, b2 = len(z), check.real("b1", b1), check.real("b2", b2)
+    T, Q = len(z), set(triggers.tolist())
     memory_length(T, encoding, train_length)
     A2 = np.zeros((T, T))
     scores = {q: b2 * match(z, q, b1, encoding, train_length) for q in Q.intersection(z.tolist())}
@@ -100,6 +106,7 @@ def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None)
     return A2, A2 @ np.eye(z.max() + 1)[z]
 
 
+@takes(**PROMPT, b1=number(), b2=number(), bo=number(), **POSITIONS)
 def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_length=None):
     """Logits of the constructed model on any prompt (claims I2 and I3; exact; formalised).
 
@@ -129,23 +136,13 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
 
     Source: WS24 (logits in closed form on designed prompts); this is the project's form of it.
     """
-    z, table, Q = check_prompt(tokens, log_pi_b, triggers)
-    bo = check.real("bo", bo)
-    mass = in_context_mass(z, Q, b1, b2, encoding, train_length)[1]
-    result = table[z]
+    mass = in_context_mass(tokens, triggers, b1, b2, encoding, train_length)[1]
+    result = log_pi_b[tokens]
     result[:, :mass.shape[1]] += bo * mass
     return result
 
 
-def check_prompt(tokens, log_pi_b, triggers):
-    """tokens, log_pi_b and triggers as arrays; log_pi_b (V, V) may hold −∞, V limits the two others."""
-    table = check.asarray("log_pi_b", log_pi_b)
-    V = len(table) if table.ndim else 0
-    check.reals("log_pi_b", check.shaped("log_pi_b", table, (V, V))[table != -np.inf])
-    return (check.integers("tokens", tokens, 0, V, ndim=1), table.astype(np.float64),
-            check.integers("triggers", triggers, 0, V, ndim=1))
-
-
+@takes(V=whole(1), tokens=wholes("T", high="V"), b2=Kind(check.real_or_infinite, None, dict(low=0)))
 def hard_mass(tokens, V, b2):
     """In-context mass of every token for a hard previous-token head (claim I4; exact limit; formalised).
 
@@ -163,10 +160,7 @@ def hard_mass(tokens, V, b2):
     tokens (T,) in 0..V−1, 0 ≤ b2 ≤ numpy.inf; returns (V,) float64. Raises ValueError.
     Source: WS24 (hard attention).
     """
-    V = check.integer("V", V, 1)
-    z = check.integers("tokens", tokens, 0, V, ndim=1)
-    b2 = np.inf if isinstance(b2, float) and b2 == np.inf else check.real("b2", b2, 0)
-    q, T = z[-1], len(z)
+    z, q, T = tokens, tokens[-1], len(tokens)
     count = np.bincount(z, minlength=V).astype(float)
     matches = np.bincount(z[1:][z[:-1] == q], minlength=V).astype(float)
     if z[0] == q:
@@ -187,6 +181,8 @@ class Hijack(NamedTuple):
     critical_repetitions: np.ndarray  # k*: the context wins at every k > k*
 
 
+@takes(repetitions=numbers(low=0), length=numbers(low=1), gap=numbers(), b2=numbers(high=700),
+       bo=numbers())
 def hijack(repetitions, length, gap, b2, bo):
     """When does the context win, and when is it hijacked (claim I5; exact as b1 → ∞; formalised).
 
@@ -209,12 +205,11 @@ def hijack(repetitions, length, gap, b2, bo):
 
     Source: WS24 (knowledge hijack).
     """
-    k, T = check.reals("repetitions", repetitions, low=0), check.reals("length", length, low=1)
-    gap, b2, bo = check.reals("gap", gap), check.reals("b2", b2, high=700), check.reals("bo", bo)
-    check.broadcast(repetitions=k.shape, length=T.shape, gap=gap.shape, b2=b2.shape, bo=bo.shape)
+    check.broadcast(repetitions=repetitions.shape, length=length.shape, gap=gap.shape, b2=b2.shape,
+                    bo=bo.shape)
     if not (gap > 0).all() or not (bo > 0).all():
         raise ValueError("gap and bo: expected positive numbers; with gap <= 0 the context has won")
-    k, T, gap, b2, bo = np.broadcast_arrays(k, T, gap, b2, bo)
+    k, T, gap, b2, bo = np.broadcast_arrays(repetitions, length, gap, b2, bo)
     tokens_per_repetition = 1 + np.exp(b2) * (bo / gap - 1)
     with np.errstate(divide="ignore"):
         k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition, np.inf)
@@ -257,6 +252,7 @@ class WithoutPositions(NamedTuple):
     logits: np.ndarray
 
 
+@takes(**PROMPT, b1=number(), beta=number(), gamma=number(), b3=number(), bo=number())
 def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     """Three layers that find the previous token without position vectors (claim I11; exact; derived).
 
@@ -299,11 +295,9 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
 
     Source: an extension of this project; WS24 v2 mentions three layers without positions.
     """
-    z, table, Q = check_prompt(tokens, log_pi_b, triggers)
+    z = tokens
     if (z[1:] == z[0]).any():
         raise ValueError(f"tokens: expected the marker z_0 = {z[0]} nowhere else, got {tokens!r}")
-    b1, beta, gamma, b3, bo = (check.real(*item) for item in (
-        ("b1", b1), ("beta", beta), ("gamma", gamma), ("b3", b3), ("bo", bo)))
     T = len(z)
     s = np.arange(T)
     # log(c + s), without forming c = e^b1, which may not fit.
@@ -315,8 +309,8 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     same = z[:, None] == z
     A2 = causal_softmax(-gamma * same - beta * clock)
     matches = A2 @ same                 # [s, t]: Σ_r A2[s, r] 1[z_r = z_t]
-    A3 = causal_softmax(b3 * np.isin(z, Q)[:, None] * matches.T)
-    return WithoutPositions(A1, A2, A3, table[z] + bo * A3 @ np.eye(len(table))[z])
+    A3 = causal_softmax(b3 * np.isin(z, triggers)[:, None] * matches.T)
+    return WithoutPositions(A1, A2, A3, log_pi_b[z] + bo * A3 @ np.eye(len(log_pi_b))[z])
 
 
 def causal_softmax(scores):
@@ -325,8 +319,8 @@ def causal_softmax(scores):
                      for t, row in enumerate(scores)])
 
 
+@takes(T=whole(2))
 def sharp_strengths(T):
     """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `without_positions`."""
-    T = check.integer("T", T, 2)
     beta = 8 * T * np.log(T)
     return np.log(T), beta, 2 * beta / T

@@ -10,11 +10,11 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import logsumexp, softmax
 
-from refimpl import check
-from refimpl.recall.theory.logits import (
-    answer_classes, infer_margin, pair_weights, position_logits, strength)
+from refimpl.check import fit, numbers, positive, takes, weights, whole, wholes
+from refimpl.recall.theory.logits import answer_classes, infer_margin
 
 
+@takes(w=numbers("2n+1"), R=whole(1), lam=positive())
 def flow(w, R, lam):
     """Gradient flow of the position logits in the infer step (claim R5; exact; derived).
 
@@ -34,7 +34,7 @@ def flow(w, R, lam):
 
     Parameters: w (2n+1,), n ≥ 1; R ≥ 1; lam > 0. Returns (2n+1,). Raises ValueError.
     """
-    alpha = softmax(position_logits("w", w, 1))
+    alpha = softmax(w)
     u, v = alpha[0::2], alpha[1::2]
     m, sigma = infer_margin(u, v, R, lam)
     dw = np.empty(len(alpha))
@@ -44,6 +44,7 @@ def flow(w, R, lam):
     return dw
 
 
+@takes(w=numbers("2n+2"), R=whole(1), N=whole("(n+1)*R"), lam=positive())
 def recall_flow(w, N, R, lam):
     """Gradient flow of the position logits in the recall step (claim R5; exact; derived).
 
@@ -61,10 +62,10 @@ def recall_flow(w, N, R, lam):
 
     Parameters: w (2n+2,), n ≥ 1; N ≥ (n+1) R; lam > 0. Returns (2n+2,). Raises ValueError.
     """
-    alpha = softmax(position_logits("w", w, 0))
+    alpha = softmax(w)
     u, alpha_r = alpha[0:-1:2], alpha[-1]
-    logits, number = answer_classes(u, alpha_r, N, R, lam)
-    p = number * np.exp(logits - logsumexp(logits, b=number))
+    logits, count = answer_classes(u, alpha_r, N, R, lam)
+    p = count * np.exp(logits - logsumexp(logits, b=count))
     n = len(u) - 1
     p[n] = -np.delete(p, n).sum()       # p − 1, which loses its digits where p is nearly 1
     e, q = p[:n + 1], p[n + 1:-1]
@@ -74,6 +75,7 @@ def recall_flow(w, N, R, lam):
     return -alpha * (G - alpha @ G)
 
 
+@takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive())
 def gap_rates(u, v, R, lam):
     """Rates d/dt (w_{s_i} − w_{a_i}) of the gaps within the pairs (claim R6; exact; derived).
 
@@ -88,11 +90,11 @@ def gap_rates(u, v, R, lam):
 
     Parameters: u (n+1,), v (n,), R ≥ 1, lam > 0. Returns (n,). Raises ValueError on others.
     """
-    u, v = pair_weights(u, v)
     m, sigma = infer_margin(u, v, R, lam)
     return -2 * sigma * m * (u[:-1] - v)
 
 
+@takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive())
 def query_rate(u, v, R, lam):
     """Rate dw_{s_n}/dt of the query's logit in the infer step (claim R7; exact; derived).
 
@@ -104,7 +106,6 @@ def query_rate(u, v, R, lam):
 
     Parameters, errors as `gap_rates`. Returns a float.
     """
-    u, v = pair_weights(u, v)
     m, sigma = infer_margin(u, v, R, lam)
     return -2 * sigma * m * u[-1]
 
@@ -117,6 +118,7 @@ class GrowthRates(NamedTuple):
     together: float     # 1 mode: all pairs against the query
 
 
+@takes(n=whole(1), R=whole(1), lam=positive(), u=positive("1/(2*n)", optional=True))
 def growth_rates(n, R, lam, u=None):
     """Linearised flow of the infer step where all pairs are equal (claim R8; exact; derived).
 
@@ -147,10 +149,7 @@ def growth_rates(n, R, lam, u=None):
     Parameters: n ≥ 1; R ≥ 1; lam > 0; 0 < u ≤ 1/(2n), by default 1/(2n+1), uniform attention.
     Returns GrowthRates (of no mode `between` if n = 1). Raises ValueError.
     """
-    n = check.integer("n", n, 1)
-    u = 1 / (2 * n + 1) if u is None else check.real("u", u, high=1 / (2 * n))
-    if u <= 0:
-        raise ValueError(f"u: expected a weight in (0, 1/(2n) = {1 / (2 * n)}], got {u}")
+    u = 1 / (2 * n + 1) if u is None else u
     last = 1 - 2 * n * u
     m, sigma = infer_margin(np.append(np.full(n, u), last), np.full(n, u), R, lam)
     return GrowthRates(2 * sigma * u * (2 * lam * u - m), -2 * sigma * m * u,
@@ -158,6 +157,7 @@ def growth_rates(n, R, lam, u=None):
                        * (3 * last - 1 - 2 * (1 - sigma) * m * last))
 
 
+@takes(R=whole(1), lam=positive())
 def infer_end_loss(R, lam):
     """Infimum of the infer loss over all attention, in nats (claim R9; exact; derived).
 
@@ -173,9 +173,10 @@ def infer_end_loss(R, lam):
 
     Returns a float. Raises ValueError unless R ≥ 1 and lam > 0.
     """
-    return np.log1p((check.integer("R", R, 1) - 1) * np.exp(-strength(lam) / 2))
+    return np.log1p((R - 1) * np.exp(-lam / 2))
 
 
+@takes(R=whole(2), N=whole("R"), lam=positive())
 def recall_end_point(N, R, lam):
     """Weight u_n = x* on the query where the recall loss is least (claim R9; exact; derived).
 
@@ -196,11 +197,12 @@ def recall_end_point(N, R, lam):
 
     Returns a float, to rounding. Raises ValueError unless N ≥ R ≥ 2 and lam > 0 (with R = 1, x* = 1).
     """
-    R, lam = check.integer("R", R, 2), strength(lam)
-    ratio = (check.integer("N", N, R) - R) / (R - 1)
+    ratio = (N - R) / (R - 1)
     return brentq(lambda x: 2 * x - 1 - ratio * (1 - x) * np.exp(-lam * x ** 2), 0.5, 1.0, xtol=4e-16)
 
 
+@takes(w0=numbers(None), times=numbers(None, low=0, high=1e9), R=whole(1), lam=positive(),
+       N=whole(1, optional=True))
 def trajectory(w0, times, R, lam, N=None):
     """Position logits along the gradient flow: (len(times), len(w0)) (claim R10; numerical).
 
@@ -210,7 +212,7 @@ def trajectory(w0, times, R, lam, N=None):
     Parameters: w0 as in `flow`, or `recall_flow`; times (k,) in 0..1e9, increasing. By LSODA, as it
     becomes stiff, local error 1e-12: about 1e-10 in all. Raises ValueError; RuntimeError if the solver fails.
     """
-    w0, times = position_logits("w0", w0, N is None), check.reals("times", times, (None,), 0, 1e9)
+    fit("w0", w0.shape, ("2n+1" if N is None else "2n+2",), {})
     if not times.any() or (np.diff(times) <= 0).any():
         raise ValueError(f"times: expected increasing numbers >= 0, not 0 alone, got {times}")
     solution = solve_ivp(lambda t, w: flow(w, R, lam) if N is None else recall_flow(w, N, R, lam),
@@ -220,6 +222,7 @@ def trajectory(w0, times, R, lam, N=None):
     return solution.y.T
 
 
+@takes(V=whole(1), tokens=wholes(None, "T", high="V"), L=whole("T"))
 def gradient_support(tokens, V, L):
     """Where the gradient of WKQ can be nonzero (claim R14; exact; derived).
 
@@ -237,9 +240,8 @@ def gradient_support(tokens, V, L):
 
     Parameters: tokens (count, T) in 0..V−1; L ≥ T. Returns (V+L, V+L) booleans. Raises ValueError.
     """
-    tokens = check.integers("tokens", tokens, 0, check.integer("V", V, 1), ndim=2)
     T = tokens.shape[1]
-    support = np.zeros((V + check.integer("L", L, T),) * 2, dtype=bool)
+    support = np.zeros((V + L, V + L), dtype=bool)
     for z in tokens:
         columns = np.concatenate([z, V + np.arange(T)])
         support[z[-1], columns] = support[V + T - 1, columns] = True

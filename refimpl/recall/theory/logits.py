@@ -11,9 +11,11 @@ weights.
 import numpy as np
 from scipy.special import logsumexp
 
-from refimpl import check
+from refimpl.check import number, positive, takes, weights, whole, wholes
 
 
+@takes(R=whole(1), u=weights("n+1"), v=weights("n"), relation_of=wholes("n+1", "n", low=-1, high="R"),
+       lam=positive())
 def infer_logits(u, v, relation_of, R, lam):
     """Logits of the relations (claim R2; exact; derived).
 
@@ -31,14 +33,14 @@ def infer_logits(u, v, relation_of, R, lam):
     Parameters: u (n+1,), v (n,); relation_of (n+1, n) integers, rho(s_i, a_j) in 0..R−1, or −1 where
     there is none; lam > 0. Returns (R,) float64. Raises ValueError on others.
     """
-    (u, v), R, lam = pair_weights(u, v), check.integer("R", R, 1), strength(lam)
-    relation_of = check.integers("relation_of", relation_of, -1, R, shape=(len(u), len(v)))
     votes = np.zeros(R)
     related = relation_of >= 0
     np.add.at(votes, relation_of[related], np.outer(u, v)[related])
     return lam * (u @ u + v @ v + 2 * votes)
 
 
+@takes(u=weights("n+1"), alpha_r=number(0, 1), N=whole(1), answer_of=wholes("n+1", "R", high="N"),
+       r=whole(0, "R"), lam=positive())
 def recall_logits(u, alpha_r, answer_of, r, N, lam):
     """Logits of the answers (claim R3; exact; derived).
 
@@ -55,15 +57,13 @@ def recall_logits(u, alpha_r, answer_of, r, N, lam):
     Parameters: u (n+1,); answer_of (n+1, R) integers, g(s_i, r') in 0..N−1; r in 0..R−1; lam > 0.
     Returns (N,) float64. Raises ValueError on others.
     """
-    u, alpha_r, N, lam = subject_weights(u), weight(alpha_r), check.integer("N", N, 1), strength(lam)
-    answer_of = check.integers("answer_of", answer_of, 0, N, shape=(len(u), None))
-    r = check.integer("r", r, 0, answer_of.shape[1])
     logits = np.full(N, alpha_r ** 2)
     np.add.at(logits, answer_of, u[:, None] ** 2)
     np.add.at(logits, answer_of[:, r], 2 * alpha_r * u)
     return lam * logits
 
 
+@takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive())
 def infer_loss(u, v, R, lam):
     """Loss over the relations on a collision-free prompt, in nats (claim R4; exact; derived).
 
@@ -75,10 +75,10 @@ def infer_loss(u, v, R, lam):
 
     Parameters: u (n+1,), v (n,), R ≥ 1, lam > 0. Returns a float. Raises ValueError on others.
     """
-    (u, v), R, lam = pair_weights(u, v), check.integer("R", R, 1), strength(lam)
     return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v)))
 
 
+@takes(u=weights("n+1"), alpha_r=number(0, 1), R=whole(1), N=whole("(n+1)*R"), lam=positive())
 def recall_loss(u, alpha_r, N, R, lam):
     """Loss over the answers on a collision-free prompt, in nats (claim R4; exact; derived).
 
@@ -96,26 +96,25 @@ def recall_loss(u, alpha_r, N, R, lam):
     Parameters: u (n+1,); N ≥ (n+1) R, or no collision-free prompt exists; lam > 0. Returns a float.
     Raises ValueError on others.
     """
-    u = subject_weights(u)
-    logits, number = answer_classes(u, weight(alpha_r), N, R, lam)
-    return logsumexp(logits, b=number) - logits[len(u) - 1]
+    logits, count = answer_classes(u, alpha_r, N, R, lam)
+    return logsumexp(logits, b=count) - logits[len(u) - 1]
 
 
 def answer_classes(u, alpha_r, N, R, lam):
     """Logits and sizes of the classes of `recall_loss`: g(s_i, r); row mates of s_i; the rest."""
-    R, lam = check.integer("R", R, 1), strength(lam)
-    rest = check.integer("N", N, len(u) * R) - len(u) * R
     logits = np.concatenate([lam * (u ** 2 + 2 * alpha_r * u), lam * u ** 2, [0.0]])
-    return logits, np.repeat([1, R - 1, rest], [len(u), len(u), 1])
+    return logits, np.repeat([1, R - 1, N - len(u) * R], [len(u), len(u), 1])
 
 
 def infer_margin(u, v, R, lam):
     """m of `infer_loss`, and sigma = −∂L_infer/∂m, the probability of all wrong relations together."""
-    m = 2 * strength(lam) * (u[:-1] @ v)
-    wrong = (check.integer("R", R, 1) - 1) * np.exp(-m)
+    m = 2 * lam * (u[:-1] @ v)
+    wrong = (R - 1) * np.exp(-m)
     return m, wrong / (1 + wrong)
 
 
+@takes(u=weights("n+1"), alpha_r=number(0, 1), N=whole(1), answer_of=wholes("n+1", "R", high="N"),
+       r=whole(0, "R"), lam=positive(), bias=number(0))
 def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
     """Logits of the answers where φ(x) = max(x − bias, 0) (claim R13; exact; derived).
 
@@ -129,9 +128,6 @@ def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
 
     Parameters: as `recall_logits`; bias ≥ 0. Returns (N,) float64. Raises ValueError.
     """
-    u, alpha_r, N, lam = subject_weights(u), weight(alpha_r), check.integer("N", N, 1), strength(lam)
-    answer_of = check.integers("answer_of", answer_of, 0, N, shape=(len(u), None))
-    r, bias = check.integer("r", r, 0, answer_of.shape[1]), check.real("bias", bias, 0)
     alone, both = np.maximum(u - bias, 0), np.maximum(u + alpha_r - bias, 0)
     relation = max(alpha_r - bias, 0)
     logits = np.full(N, float(relation))
@@ -140,6 +136,7 @@ def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
     return lam * logits
 
 
+@takes(x=weights(), R=whole(1), N=whole("R"), lam=positive(), bias=number(0, 0.5))
 def relu_recall_loss(x, N, R, lam, bias):
     """Recall loss with all attention on s_n and r, u_n = x, in nats (claim R13; exact; derived).
 
@@ -164,43 +161,7 @@ def relu_recall_loss(x, N, R, lam, bias):
     Parameters: x, a float or array in [0, 1]; N ≥ R ≥ 1; bias in [0, ½]. Returns the shape of x.
     Raises ValueError.
     """
-    x, R, lam = check.reals("x", x, low=0, high=1), check.integer("R", R, 1), strength(lam)
-    N, bias = check.integer("N", N, R), check.real("bias", bias, 0, 0.5)
     p, q = np.minimum(np.minimum(x, bias), 1 - x), np.minimum(x, 1 - bias)
     exponents = np.stack([np.zeros_like(x), -lam * p, -lam * q])
-    number = np.array([1, R - 1, N - R]).reshape(3, *[1] * x.ndim)
-    return logsumexp(exponents, axis=0, b=number)
-
-
-def subject_weights(u):
-    """u as a float array (n+1,) of weights, n ≥ 1."""
-    u = check.reals("u", u, (None,), 0, 1)
-    if len(u) < 2:
-        raise ValueError(f"u: expected shape (n+1,) with n >= 1, got {u.shape}")
-    return u
-
-
-def pair_weights(u, v):
-    """u (n+1,) and v (n,) as float arrays of weights, n ≥ 1."""
-    u = subject_weights(u)
-    return u, check.reals("v", v, (len(u) - 1,), 0, 1)
-
-
-def weight(alpha_r):
-    """alpha_r as a float in 0..1."""
-    return check.real("alpha_r", alpha_r, 0, 1)
-
-
-def position_logits(name, w, odd):
-    """w as a finite float array (2n+1,) if odd, else (2n+2,), n ≥ 1."""
-    w = check.reals(name, w, (None,))
-    if len(w) < 3 or len(w) % 2 != odd:
-        raise ValueError(f"{name}: expected 2n+{2 - odd} numbers, n >= 1, got {len(w)}")
-    return w
-
-
-def strength(lam):
-    """lam as a float, finite and > 0."""
-    if check.real("lam", lam) <= 0:
-        raise ValueError(f"lam: expected a number > 0, got {lam}")
-    return float(lam)
+    count = np.array([1, R - 1, N - R]).reshape(3, *[1] * x.ndim)
+    return logsumexp(exponents, axis=0, b=count)

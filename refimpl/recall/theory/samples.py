@@ -5,9 +5,10 @@ Notation and assumptions as in logits.py; imports nothing of the project but `ch
 
 import numpy as np
 
-from refimpl import check
+from refimpl.check import takes, whole
 
 
+@takes(n=whole(1), M=whole(1), k=whole(1, optional=True))
 def score_factors(n, M, k=None):
     """How much full attention multiplies what the positions learn (claim R11; exact; derived).
 
@@ -37,9 +38,8 @@ def score_factors(n, M, k=None):
     Parameters: n ≥ 1; M ≥ 1 prompts; k relations, a divisor of M, for the recall step, or None.
     Returns c (2n+1,), or (2n+2,) with k. Raises ValueError on other sizes.
     """
-    n, M = check.integer("n", n, 1), check.integer("M", M, 1)
     if k is None:
         return np.full(2 * n + 1, 1 + 3 / M)
-    if M % check.integer("k", k, 1):
+    if M % k:
         raise ValueError(f"k: expected a divisor of M = {M}, got {k}")
     return np.append(np.full(2 * n + 1, 1 + 1 / k + 2 / M), 1 + 3 / k)
