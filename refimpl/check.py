@@ -224,7 +224,7 @@ def takes(**kinds):
             sizes: dict = {}
             accepted = {name: kind.accept(name, given.arguments[name], sizes) for name, kind in kinds.items()}
             return formula(**accepted)
-        checked.kinds = kinds
+        vars(checked)["kinds"] = kinds
         return checked
     return decorate
 
@@ -234,7 +234,7 @@ def fit(name, found, shape, sizes):
     fixed, known = len(found) == len(shape), dict(sizes)
     for length, size in zip(found, shape) if fixed else ():
         if isinstance(size, str):
-            factor, letter, offset = re.fullmatch(r"(\d*)([A-Za-z]+)([+-]\d+)?", size).groups()
+            (factor, letter, offset), = re.findall(r"^(\d*)([A-Za-z]+)([+-]\d+)?$", size)
             count, rest = divmod(length - int(offset or 0), int(factor or 1))
             fixed &= rest == 0 and count >= 1 and sizes.setdefault(letter, count) == count
         else:

@@ -166,7 +166,8 @@ INNER = {
     associative: "leading_axes",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm finite",
     task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
-    fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward tables_backward",
+    fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
+          "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
     theory_logits: "memory_length causal_softmax", probes: "recall",
     recall.task: "distinct collide inverse", recall.memory: "",
@@ -334,7 +335,8 @@ def test_what_a_formula_declares_is_what_it_refuses(function):
                   for key, bound in kind.bounds.items()}
         wrong = [np.full_like(arguments[name], value) if kind.shape else value for value in
                  (bounds.get("low", 0) - 1, bounds.get("high", check.LARGEST) + 1)
-                 if kind.test in (check.integer, check.integers, check.real, check.reals) and np.isfinite(value)]
+                 if kind.test in (check.integer, check.integers, check.real, check.reals)
+                 and np.isfinite(value)]
         wrong += [np.zeros((1, 1, 1, 1))] * bool(kind.shape) + [None] * (not kind.optional)
         for value in wrong:
             with pytest.raises(ValueError, match=f"^{name}: "):
@@ -345,4 +347,5 @@ def test_what_a_formula_declares_is_what_it_refuses(function):
 def test_every_formula_declares_its_arguments(system):
     for name in system.theory.__all__:
         formula = getattr(system.theory, name)
-        assert inspect.isclass(formula) or not inspect.signature(formula).parameters or hasattr(formula, "kinds")
+        assert (inspect.isclass(formula) or not inspect.signature(formula).parameters
+                or hasattr(formula, "kinds"))

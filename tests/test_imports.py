@@ -1,11 +1,13 @@
-"""Imports run one way: ops ← model ← sgd, probes, tables; task, memory ← claims.
+"""Imports run one way: check, ops ← systems ← claims, vectors ← __main__.
 
-And theory imports numpy, scipy and check alone: a formula that calls the code it must check is no oracle,
-and checks of arguments hold no formula.
+The core imports no instrument, and theory imports numpy, scipy and check alone: a formula that calls the code
+that it must check is no oracle, and checks of arguments hold no formula.
 """
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -14,21 +16,35 @@ import refimpl
 ROOT = pathlib.Path(refimpl.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# What of ours a file may import, by the file's name; names stand for files of the same system or of
-# refimpl itself. Files not named here (claims, the command line, …) may import everything of ours.
-ALLOWED = {
-    "ops": set(), "check": set(), "theory": {"check"}, "moments": {"check"},
-    "gradcheck": {"check"}, "sgd": {"check"},
-    "associative": {"check", "claims"},         # its claims M stand beside it
-    "model": {"ops", "check"}, "task": {"check"},
-    "memory": {"check", "model", "task"},
-    "nopos": {"check", "ops", "memory", "task"},
-    "table_kernels": set(), "tables": {"check", "model", "table_kernels"},
-    "probes": {"check", "model", "task", "memory", "tables"},
-    "finetuning": {"check", "theory"},          # more of the theory, over its helpers
-    "implicit": {"check", "memory", "task"},
-    "batched": {"check", "model", "task"},
+# What of ours each file may import. A name that ends in / stands for every file below it; every file of
+# refimpl is in this table, and a file may import nothing that stands below itself.
+FLOORS = {
+    "check.py": (), "ops.py": (),
+    "sgd.py": ("check",), "gradcheck.py": ("check",), "associative.py": ("check",),
+    "induction/theory/": ("check", "induction/theory/"), "recall/theory/": ("check", "recall/theory/"),
+    "induction/task.py": ("check",), "recall/task.py": ("check",),
+    "induction/model.py": ("check", "ops"), "recall/model.py": ("check", "ops"),
+    "induction/memory.py": ("check", "induction/model", "induction/task"),
+    "recall/memory.py": ("check", "recall/model", "recall/task"),
+    "induction/probes.py": ("check", "induction/model", "induction/task", "induction/memory"),
+    "induction/nopos.py": ("check", "ops", "induction/task", "induction/memory"),
+    "induction/tables/": ("check", "induction/model", "induction/tables/"),
+    "recall/implicit.py": ("check", "recall/task"),
+    "recall/batched.py": ("check", "recall/model", "recall/task"),
+    "induction/__init__.py": ("induction/",), "recall/__init__.py": ("recall/",),
+    "claims/": ("check", "ops", "sgd", "gradcheck", "associative", "induction/", "recall/", "claims/"),
+    "vectors/": ("__init__", "check", "ops", "sgd", "gradcheck", "induction/", "recall/", "vectors/"),
+    "__init__.py": (),
+    "__main__.py": ("__init__", "check", "claims/", "vectors/", "gradcheck", "induction/",
+                    "recall/"),
 }
+
+
+def allowed(name):
+    """The entry of FLOORS for a file, by its name within refimpl."""
+    entries = [key for key in FLOORS if name == key or key.endswith("/") and name.startswith(key)]
+    assert entries, f"{name} is not in the table of imports"
+    return FLOORS[min(entries, key=lambda key: key.endswith("/"))]
 
 
 def imports(tree):
@@ -76,22 +92,53 @@ def foreign_calls(tree):
                 yield f"{function.name} uses {node.id}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def name_of(path):
+    """A file's name within refimpl."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def edges(path):
+    """The files of ours that a file imports."""
+    return {module_of(parts) for parts in imports(parse(path)) if parts[0] == "refimpl"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_run_one_way(path):
-    name = path.stem
+    name = name_of(path)
     for parts in imports(parse(path)):
         assert parts[0] not in ("matplotlib", "tests", "scripts", "torch", "jax"), parts
-        if name == "ops":
+        if name == "ops.py":
             assert parts[0] in ("numpy", "numba"), parts
-        if name in ("theory", "moments"):
+        if "theory/" in name:
             assert parts[0] in ("numpy", "scipy", "typing", "refimpl"), parts
-        if parts[0] == "refimpl" and name in ALLOWED:
-            target = module_of(parts)
-            assert target.stem in ALLOWED[name], f"{name} imports {target}"
-            assert target.parent in (path.parent, ROOT), f"{name} imports another system: {target}"
+    for target in map(name_of, edges(path)):
+        assert any(target.startswith(entry) if entry.endswith("/") else target == f"{entry}.py"
+                   for entry in allowed(name)), f"{name} imports {target}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_no_circle_and_six_floors():
+    """Each file stands above all that it imports. Folders of instruments and systems count as one floor."""
+    above = {path: edges(path) - {path} for path in FILES}
+    floor = {}
+    while len(floor) < len(above):
+        ready = [path for path in above if path not in floor and above[path] <= set(floor)]
+        assert ready, f"a circle among {sorted(map(name_of, set(above) - set(floor)))}"
+        floor.update({path: 1 + max((floor[below] for below in above[path]), default=0) for path in ready})
+    rooms = {path: name_of(path).partition("/")[0] for path in FILES}
+    between = {room: {rooms[below] for path in FILES if rooms[path] == room for below in above[path]} - {room}
+               for room in set(rooms.values())}
+
+    def height(room):
+        return 1 + max(map(height, between[room]), default=0)
+    assert max(map(height, between)) <= 5       # the scripts are the sixth
+
+
+def test_the_table_names_what_exists():
+    for key in FLOORS:
+        assert (ROOT / key).exists(), key
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_kernels_call_no_kernels_of_other_modules(path):
     assert not list(foreign_calls(parse(path)))
 
@@ -107,6 +154,14 @@ def test_moments_call_nothing_that_they_check():
     function, = (node for node in parse(ROOT / "associative.py").body
                  if isinstance(node, ast.FunctionDef) and node.name == "moments")
     assert not {"write", "read"} & {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+
+
+def test_the_core_loads_no_instrument():
+    for module in ("associative", "induction", "recall", "sgd", "gradcheck"):
+        loaded = subprocess.run(
+            [sys.executable, "-c", f"import sys, refimpl.{module}; print(*sys.modules)"],
+            capture_output=True, text=True, check=True, cwd=ROOT.parent).stdout.split()
+        assert not [name for name in loaded if name.startswith(("refimpl.claims", "refimpl.vectors"))]
 
 
 def test_a_foreign_kernel_is_seen():

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from refimpl import claims
+import refimpl
 from refimpl.__main__ import main
 from tests.test_claims import BUILTIN, MINE
 
@@ -179,9 +179,10 @@ def test_a_full_disk_is_one_line():
 @pytest.mark.jit
 def test_without_a_folder_for_compiled_code_one_line_says_what_to_set(tmp_path):
     """Numba falls back to a folder in the home directory, and here there is neither."""
-    shutil.copytree(pathlib.Path(claims.__file__).parent, tmp_path / "refimpl",
+    shutil.copytree(pathlib.Path(refimpl.__file__).parent, tmp_path / "refimpl",
                     ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "refimpl" / "__pycache__").touch()      # a file where its folder should be
+    for module in [*(tmp_path / "refimpl").rglob("*.py")]:
+        (module.parent / "__pycache__").touch()         # a file where its folder should be
     environment = {**os.environ, "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null",
                    "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("NUMBA_CACHE_DIR", None)

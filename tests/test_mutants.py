@@ -103,7 +103,7 @@ induction_logits, induction_dynamics, recall_logits, recall_dynamics, recall_sam
         "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
 SYSTEM_I = ("I1", "I2", "I3", "I4", "I5", "I6", "I11")
 SYSTEM_R = ("R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R14")
-REFUSALS = ("joint", "table")
+REFUSALS = ("joint", "table", "takes", "fit")
 SYMMETRIC = "an inner product is symmetric"
 # (function, the line: the code: the change) -> why the mutant computes the same.
 EQUIVALENT_OPS = {
@@ -141,7 +141,7 @@ EQUIVALENT_R = {
     ("infer_logits", VOTES + "v @ v: factors exchanged"): SYMMETRIC,
     ("infer_loss", "return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v))): "
      "u[:-1] @ v: factors exchanged"): SYMMETRIC,
-    ("infer_margin", "m = 2 * strength(lam) * (u[:-1] @ v): u[:-1] @ v: factors exchanged"): SYMMETRIC,
+    ("infer_margin", "m = 2 * lam * (u[:-1] @ v): u[:-1] @ v: factors exchanged"): SYMMETRIC,
 }
 EQUIVALENT_FLOW = {
     ("recall_flow", "G[-1] = 2 * lam * (e @ u): e @ u: factors exchanged"): SYMMETRIC,

@@ -170,7 +170,7 @@ def second_gradient(J, A, B):
     Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second
     step).
     """
-    T = J.shape[1]
+    _, T = J.shape[:2]
     R, omega = centring(T), averaging(T)
     by_A, by_B = np.einsum("oi,orsij->rsj", A, J), np.einsum("oi,orsij->rsj", B, J)
 
@@ -199,7 +199,7 @@ def third_gradient_by_values(J, B):
     Returns (T,), per unit of η. Raises ValueError on other J, B. Source: BCBJB23 (third step), which
     has no such term, since there WO holds the memory of E alone; provenance: derived.
     """
-    T = J.shape[1]
+    _, T = J.shape[:2]
     gain = np.einsum("oj,ossij->s", B, J)                   # E[B[o, z_s]]
     return by_distance(np.broadcast_to(gain, (T, T)))
 
@@ -226,7 +226,7 @@ def third_gradient_by_keys(J, A, d):
     d (V,). Returns (T,), per unit of η_O η_K. Raises ValueError on other J, A, d. Source: BCBJB23
     (third step); provenance: derived.
     """
-    T = J.shape[1]
+    _, T = J.shape[:2]
     product = np.einsum("oi,j,orsij->rs", A, d, J)          # E[A[o, z_r] d[z_s]]
     return by_distance(centring(T) @ product)
 
