@@ -19,7 +19,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # What of ours each file may import. A name that ends in / stands for every file below it; every file of
 # refimpl is in this table, and a file may import nothing that stands below itself.
 FLOORS = {
-    "check.py": (), "ops.py": (),
+    "check.py": (), "ops.py": (), "terminal.py": (),
     "sgd.py": ("check",), "gradcheck.py": ("check",), "associative.py": ("check",),
     "induction/theory/": ("check", "induction/theory/"), "recall/theory/": ("check", "recall/theory/"),
     "induction/task.py": ("check",), "recall/task.py": ("check",),
@@ -32,8 +32,10 @@ FLOORS = {
     "recall/implicit.py": ("check", "recall/task"),
     "recall/batched.py": ("check", "recall/model", "recall/task"),
     "induction/__init__.py": ("induction/",), "recall/__init__.py": ("recall/",),
-    "claims/": ("check", "ops", "sgd", "gradcheck", "associative", "induction/", "recall/", "claims/"),
-    "vectors/": ("__init__", "check", "ops", "sgd", "gradcheck", "induction/", "recall/", "vectors/"),
+    "claims/": ("terminal", "check",
+                "ops", "sgd", "gradcheck", "associative", "induction/", "recall/", "claims/"),
+    "vectors/": ("__init__", "terminal", "check",
+                 "ops", "sgd", "gradcheck", "induction/", "recall/", "vectors/"),
     "__init__.py": (),
     "__main__.py": ("__init__", "check", "claims/", "vectors/", "gradcheck", "induction/",
                     "recall/"),
