@@ -69,14 +69,14 @@ def test_failing_claim_prints_an_instance_and_the_command_that_shows_it_again(ca
 
 BROKEN = {
     "raises": ("raise RuntimeError('first line\\nsecond')", "RuntimeError: first line\n"),
-    "nan": ("return float('nan'), 1.0", "shapes that differ, or numbers that are not finite\n"),
-    "shapes": ("return [1.0] * 3, [1.0] * 4", "shapes that differ, or numbers that are not finite\n"),
-    "nothing": ("return None", "TypeError: the claim returned NoneType, not (predicted, observed)\n")}
+    "nan": ("return float('nan'), 1.0", "ValueError: expected finite numbers, got others\n"),
+    "shapes": ("return np.ones(3), np.ones(4)", "ValueError: expected equal shapes, got (3,) predicted and (4,) observed\n"),
+    "nothing": ("return None", "TypeError: the check returned NoneType, not (predicted, observed[, scale])\n")}
 
 
 def test_broken_claims_fail_in_one_line_each_and_the_others_still_run(capsys, tmp_path):
     path, out = tmp_path / "mine.py", tmp_path / "out.json"
-    path.write_text(MINE + "".join(
+    path.write_text("import numpy as np\n" + MINE + "".join(
         f"\n@claim({name!r}, 'broken', source='s', provenance='derived', control='c', n=(1, 5))\n"
         f"def {name}(case, n):\n    {body}\n" for name, (body, _) in BROKEN.items()))
     status, printed, _ = run(capsys, "audit", "--from", path, "--json", out)

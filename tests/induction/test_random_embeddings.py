@@ -51,29 +51,29 @@ def test_full_uses_all_widths(monkeypatch):
     assert sorted(set(seen)) == [8, 16, 32]
 
 
-def counting(exact, seen):
-    result = () if exact else (1.0,)
+def counting(kind, seen):
+    result = (1.0,) if kind == "limit" else ()
 
-    @claims.claim("X", "x", source="", provenance="derived", control="", exact=exact, cases=3, n=(1, 9))
+    @claims.claim("X", "x", source="", provenance="derived", control="", kind=kind, cases=3, n=(1, 9))
     def check(case, n):
         seen.append(case.full)
         return (0.0, float(case.control), *result)
     return check
 
 
-@pytest.mark.parametrize("exact, instances", [(True, 30), (False, 3)])
-def test_full_multiplies_the_instances_of_exact_claims_alone(exact, instances):
+@pytest.mark.parametrize("kind, instances", [("exact", 30), ("inequality", 30), ("limit", 3)])
+def test_full_multiplies_the_instances_of_claims_without_a_limit(kind, instances):
     seen = []
-    assert claims.audit(counting(exact, seen), "", full=True).instances == instances
+    assert claims.audit(counting(kind, seen), "", full=True).instances == instances
     assert all(seen)
-    assert claims.audit(counting(exact, seen), "").instances == 3
-    assert claims.audit(counting(exact, seen), "", cases=2, full=True).instances == 2
+    assert claims.audit(counting(kind, seen), "").instances == 3
+    assert claims.audit(counting(kind, seen), "", cases=2, full=True).instances == 2
 
 
 def test_trends_are_not_shrunk_with_full():
     seen = []
 
-    @claims.claim("X", "x", source="", provenance="derived", control="", exact=False, cases=1, n=(1, 9))
+    @claims.claim("X", "x", source="", provenance="derived", control="", kind="limit", cases=1, n=(1, 9))
     def wrong(case, n):
         seen.append(n)
         return 0.0, 9.0, 1.0
