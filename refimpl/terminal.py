@@ -1,9 +1,12 @@
 """What commands print to and write: a line of progress, and files that are never half there."""
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
+
+LONGEST = 300       # characters of a message
 
 
 class Progress:
@@ -29,10 +32,45 @@ class Progress:
 
 
 def write_whole(path, content):
-    """Write a file under a temporary name and rename it, so that it is never half there."""
+    """Write a file under a temporary name and rename it, so that it is never half there.
+
+    A link stays, and what it leads to is written; devices and pipes are written as they are.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        Path(path).write_text(content, encoding="utf-8")
+        return
+    path = Path(os.path.realpath(path))
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
         temporary.write_text(content, encoding="utf-8")
+        if path.exists():
+            shutil.copymode(path, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_unwritable(name, path):
+    """Raise ValueError unless `write_whole` may write there."""
+    direct = os.path.exists(path) and not os.path.isfile(path)
+    if os.path.isdir(path) or not os.access(path if direct else Path(os.path.realpath(path)).parent, os.W_OK):
+        raise ValueError(f"{name}: expected a file in a folder that can be written, got {path}")
+
+
+def width():
+    """Columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def printable(words):
+    """The words, with characters that do not print (they may steer a terminal) escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+
+
+def first_line(error):
+    """What was raised, in one printable line."""
+    try:
+        words = f"{type(error).__name__}: {error}"
+    except BaseException:       # of its own __str__
+        words = f"{type(error).__name__}, whose message cannot be told"
+    return printable(words.partition("\n")[0][:LONGEST])
