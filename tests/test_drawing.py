@@ -34,3 +34,14 @@ def test_changes_say_by_how_much_and_where(drawing, change, words, beyond):
 
 def test_first_numbers_are_new(drawing):
     assert drawing.changes(None, BEFORE) == ("numbers new", False)
+
+
+@pytest.mark.jit
+def test_films_show_training_from_its_start_to_its_end(drawing):
+    films = importlib.import_module("make_films")
+    frames = films.induction_frames(steps=8, d=8)
+    assert [count for count, *_ in frames] == [0, 4, 8] and not np.array_equal(frames[0][2], frames[-1][2])
+    times, observed, flow = films.recall_frames(frames=4)
+    assert len(times) == len(observed) == len(flow) and np.abs(observed - flow).max() < 0.05
+    for name in ("make_films", "training"):
+        sys.modules.pop(name, None)
