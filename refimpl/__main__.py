@@ -17,6 +17,7 @@ except ValueError:          # loaded by a thread, which gets no interrupts
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse             # noqa: E402
+import contextlib           # noqa: E402
 
 try:
     from refimpl import __version__
@@ -62,7 +63,8 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
-        print(f"refimpl {args.command}: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"refimpl {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

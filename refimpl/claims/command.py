@@ -75,10 +75,10 @@ def positive(word):
 
 
 def natural(word):
-    """argparse type: an integer >= 0."""
+    """argparse type: a seed."""
     value = int(word)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 0, got {value}")
+    if not claims.is_in(claims.SEEDS, value):
+        raise argparse.ArgumentTypeError(f"expected an integer >= 0 and below 2^63, got {value}")
     return value
 
 
@@ -256,7 +256,9 @@ def run_explain(args):
 
     The instance is the given one, or the smallest failing one that the audit found, or a small one.
     """
-    (claim,) = select(args, [args.claim])
+    claim, *others = select(args, [args.claim])
+    if others:
+        raise ValueError(f"expected one claim, got {args.claim}")
     text = read_text(args.text)
     instance = None if args.instance is None else parse_instance(claim, args.instance)
     with terminal.Progress(claim.id) as progress:

@@ -2,9 +2,7 @@
 
 import json
 import math
-import pickle
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -76,7 +74,8 @@ def test_an_inequality_reports_its_smallest_margin_and_where():
 
 
 def test_a_limit_reports_what_no_instance_rejects():
-    check = lambda case, n: (2.0, 2.0 + (99 if case.control else 0.1 * (n == 50)), 0.5)     # noqa: E731
+    def check(case, n):
+        return 2.0, 2.0 + (99 if case.control else 0.1 * (n == 50)), 0.5
     result = claims.audit(wrong(check, kind="limit"), TEXT)
     assert result.passed and result.accepted[0] == pytest.approx((-0.4, 0.5))
     # What it says is so: predictions that are that far off are rejected, nearer ones are not.
@@ -102,7 +101,8 @@ def test_a_given_instance_in_which_nothing_can_break_has_no_control():
 
 @pytest.mark.parametrize("arguments", [
     dict(cases=0), dict(cases=-3), dict(cases=1.5), dict(cases=math.nan), dict(cases="many"), dict(seed=-1),
-    dict(seed=0.5), dict(seed=2 ** 63), dict(instance={}), dict(instance={"n": 3}), dict(instance={"seed": 3}),
+    dict(seed=0.5), dict(seed=2 ** 63), dict(instance={}), dict(instance={"n": 3}),
+    dict(instance={"seed": 3}),
     dict(instance={"n": 3.0, "seed": 0}), dict(instance={"n": 51, "seed": 0}),
     dict(instance={"n": True, "seed": 0}), dict(instance={"n": math.nan, "seed": 0}),
     dict(instance={"n": 3, "seed": -1}), dict(instance={"n": 3, "seed": 0, "m": 1})])
@@ -113,7 +113,10 @@ def test_arguments_that_mean_nothing_are_refused(arguments):
 
 def recording(seen):
     """A true claim that records its instances and first random numbers."""
-    return wrong(lambda case, n: (seen.append((case.control, n, case.rng.random())), (n, n + case.control))[1])
+    def check(case, n):
+        seen.append((case.control, n, case.rng.random()))
+        return n, n + case.control
+    return wrong(check)
 
 
 def test_the_seed_decides_what_is_drawn_whatever_else_runs():
@@ -192,13 +195,8 @@ def test_any_executor_gives_the_same_result(mine):
     with ThreadPoolExecutor(2) as threads:
         assert but_seconds(claims.audit(c, TEXT, cases=6, executor=threads) for c in chosen) == (
             but_seconds(serial))
-    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
-        assert but_seconds(claims.audit(c, TEXT, cases=6, executor=processes) for c in chosen) == (
-            but_seconds(serial))
-        many = claims.audit(mine[0], TEXT, cases=2000, executor=processes)
-        assert many.instances == 2000 and many.passed
-        with pytest.raises(pickle.PicklingError, match="other processes can load"):
-            claims.audit(example(), TEXT, executor=processes)
+        many = claims.audit(mine[0], TEXT, cases=1000, executor=threads)
+    assert but_seconds([many]) == but_seconds([claims.audit(mine[0], TEXT, cases=1000)])
 
 
 def test_a_cluster_gives_the_same_result(mine):

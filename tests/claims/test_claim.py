@@ -37,7 +37,8 @@ INFINITE, NAN = float("inf"), float("nan")
     (dict(tolerance=INFINITE), "tolerance: expected a finite"), (dict(tolerance=NAN), "tolerance"),
     (dict(tolerance=-1e-12), "tolerance"), (dict(tolerance="small"), "tolerance"),
     (dict(kind="limit", tolerance=1e9), "tolerance: expected none for a limit"),
-    (dict(control_space=dict(m=(1, 2))), "control_space"), (dict(control_space=dict(n=(0, 5))), "control_space"),
+    (dict(control_space=dict(m=(1, 2))), "control_space"),
+    (dict(control_space=dict(n=(0, 5))), "control_space"),
     (dict(control_space=dict(n=(1.0, 5.0))), "control_space"), (dict(control_space=[1]), "control_space"),
     (dict(seed=(1, 2)), "other than case and seed"), (dict(case=(1, 2)), "other than case and seed"),
     (dict(source=None), "source"), (dict(control="two\nlines"), "printable"),
@@ -51,7 +52,8 @@ def test_control_space_narrows_the_control_alone():
     seen = []
     check = lambda case, n: (seen.append((case.control, n)), (n, n + case.control))[1]     # noqa: E731
     assert claims.audit(example(control_space=dict(n=(40, 50)))._replace(check=check), TEXT).passed
-    assert min(n for control, n in seen if control) == 40 and min(n for control, n in seen if not control) == 1
+    assert min(n for control, n in seen if control) == 40
+    assert min(n for control, n in seen if not control) == 1
 
 
 def test_load_collects_the_claims_of_a_file(tmp_path):

@@ -52,7 +52,8 @@ class Mute(Exception):
 
 
 @pytest.mark.parametrize("check, message", [
-    (leave(0), "SystemExit: 0"), (leave(None), "SystemExit"), (throw(ValueError("long" * 10 ** 6)), "longlong"),
+    (leave(0), "SystemExit: 0"), (leave(None), "SystemExit"),
+    (throw(ValueError("long" * 10 ** 6)), "longlong"),
     (throw(BaseException("stop")), "BaseException: stop"),
     (throw(GeneratorExit()), "GeneratorExit"), (throw(MemoryError()), "MemoryError"), (throw(Mute()), "Mute"),
     (throw(OSError(errno.ENOENT, "none")), "FileNotFoundError"), (throw(ValueError("\x1b[2J")), r"\x1b[2J"),
@@ -139,7 +140,8 @@ def test_scale_is_the_least_size_that_counts():
 
 def test_parts_count_each_by_its_own_size():
     assert outcome(lambda case, n: ((1e9, 1e-9), (1e9, 2e-9))).error == 0.5
-    assert outcome(lambda case, n: ((1.0, (2.0, [3.0])), (1.0, (2.0, [3.5])))).error == pytest.approx(0.5 / 3.5)
+    nested = (1.0, (2.0, [3.0])), (1.0, (2.0, [3.5]))
+    assert outcome(lambda case, n: nested).error == pytest.approx(0.5 / 3.5)
 
 
 @pytest.mark.parametrize("smaller, larger, scale, margin", [
