@@ -48,8 +48,8 @@ def compute():
 
 
 def plot(data):
-    figure = drawing.plt.figure(figsize=(13, 9.6), layout="none")
-    axis = figure.add_axes((0.03, 0.02, 0.95, 0.96))
+    figure, axis = drawing.plt.subplots(figsize=(13, 9.6))
+    axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.axis("off")
     count = sum(len(rows) + 1.4 for rows in data.values()) + 1
     y = count
