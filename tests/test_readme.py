@@ -20,6 +20,7 @@ NOT_RUN = {     # command -> why it is not run here
     'python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" && python -m refimpl audit':
         "installs; .ci/run does so, and audits",
     "python -m pytest": "runs this test",
+    "python scripts/explore.py recall": "needs a display; test_explore.py",
     "python scripts/tour_induction.py": "test_tours.py",
     "python scripts/tour_recall.py": "test_tours.py",
     "python scripts/make_figures.py": "forty minutes; each figure is tested at a small size",

@@ -111,7 +111,7 @@ def test_the_table_fits_its_terminal(capsys, monkeypatch, tmp_path, columns):
     for words in (["--from", path], ["--claim", "M3,I1,R1,R8", "--cases", 2]):
         status, out, _ = run(capsys, "audit", *words)
         assert status == 0 and max(map(len, out.splitlines())) <= (columns or 200)
-    assert ("growth rates where all pai…" in out) == (columns == 80)
+    assert ("growth rates where all pair…" in out) == (columns == 80)
 
 
 def test_rows_of_all_claims_fit_eighty_columns(monkeypatch):
