@@ -127,9 +127,10 @@ def test_without_docstrings_it_says_that_there_is_no_derivation():
     assert done.returncode == 0 and done.stderr == "" and "No derivation is given." in done.stdout
 
 
-def test_an_interrupt_while_modules_load_ends_it_without_a_traceback(tmp_path):
+@pytest.mark.parametrize("module", ["argparse", "numba"])
+def test_an_interrupt_while_modules_load_ends_it_without_a_traceback(tmp_path, module):
     """Even where a module makes another error of it."""
-    (tmp_path / "numba.py").write_text("import time\nprint('loading', flush=True)\ntry:\n    time.sleep(60)\n"
+    (tmp_path / f"{module}.py").write_text("import time\nprint('loading', flush=True)\ntry:\n    time.sleep(60)\n"
                                        "except BaseException:\n    raise ImportError('stopped')\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     with process("audit", env={**HERE, "PYTHONPATH": path}) as running:
@@ -156,8 +157,7 @@ def test_an_interrupt_ends_its_processes_too(tmp_path):
                     "@claim('X', 'slow', source='', provenance='derived', control='', n=(1, 2))\n"
                     "def slow(case, n):\n    print('started', flush=True)\n    time.sleep(60)\n")
     with process("audit", "--from", str(path), "--jobs", "2", start_new_session=True) as running:
-        while "started" not in running.stdout.readline():
-            pass
+        assert any("started" in line for line in running.stdout)
         os.killpg(running.pid, signal.SIGINT)       # as a terminal does, to all of them
         assert running.wait() == 130 and running.stderr.read() == ""
 
