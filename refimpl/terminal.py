@@ -1,5 +1,6 @@
-"""What commands print to and write: a line of progress, and files that are never half there."""
+"""What commands run, print and write: a user's file, a line of progress, files that are never half there."""
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -74,3 +75,18 @@ def first_line(error):
     except BaseException:       # of its own __str__
         words = f"{type(error).__name__}, whose message cannot be told"
     return printable(words.partition("\n")[0][:LONGEST])
+
+
+def run_file(path):
+    """The module that a Python file makes. Raises ValueError, in one line, if it does not run."""
+    spec = importlib.util.spec_from_file_location("file_of_user", path)
+    try:
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:      # SystemExit among them: it must not pass for success
+        raise ValueError(f"{path}: {first_line(error)}") from error
+    return module

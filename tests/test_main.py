@@ -130,8 +130,9 @@ def test_without_docstrings_it_says_that_there_is_no_derivation():
 @pytest.mark.parametrize("module", ["argparse", "numba"])
 def test_an_interrupt_while_modules_load_ends_it_without_a_traceback(tmp_path, module):
     """Even where a module makes another error of it."""
-    (tmp_path / f"{module}.py").write_text("import time\nprint('loading', flush=True)\ntry:\n    time.sleep(60)\n"
-                                       "except BaseException:\n    raise ImportError('stopped')\n")
+    (tmp_path / f"{module}.py").write_text(
+        "import time\nprint('loading', flush=True)\ntry:\n    time.sleep(60)\n"
+        "except BaseException:\n    raise ImportError('stopped')\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     with process("audit", env={**HERE, "PYTHONPATH": path}) as running:
         assert running.stdout.readline() == "loading\n"

@@ -14,7 +14,6 @@ In a file of your own, `python -m refimpl audit --from FILE.py` audits it.
 """
 
 import importlib
-import importlib.util
 import math
 import os
 import pickle
@@ -23,7 +22,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.terminal import first_line
+from refimpl.terminal import run_file
 
 PROVENANCE = ("paper", "formalised", "derived")
 KINDS = ("exact", "inequality", "limit")
@@ -150,8 +149,13 @@ def is_in(values, value):
 
 def covers(space, instance):
     """Whether an instance has a seed and a value in range for each name of the space, and nothing else."""
-    return set(instance) == {*space, "seed"} and all(
-        is_in(values, instance[name]) for name, values in {**space, "seed": SEEDS}.items())
+    return set(instance) == {*space, "seed"} and not misfits(space, instance)
+
+
+def misfits(space, instance):
+    """For each name of the space, and seed, whose value is not there or not in range: its range."""
+    return {name: values for name, values in {**space, "seed": SEEDS}.items()
+            if name not in instance or not is_in(values, instance[name])}
 
 
 def draw(space, rng, index):
@@ -178,17 +182,7 @@ def collect(module):
 
 def load(path):
     """The claims of a Python file. Raises ValueError if it does not run, or holds none, or an id twice."""
-    spec = importlib.util.spec_from_file_location("claims_of_user", path)
-    try:
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:      # SystemExit among them: it must not pass for success
-        raise ValueError(f"{path}: {first_line(error)}") from error
-    claims = collect(module)
+    claims = collect(run_file(path))
     ids = [c.id for c in claims]
     if not claims:
         raise ValueError(f"{path}: expected claims (functions under @claim), got none")

@@ -189,13 +189,13 @@ def count(number, digits):
 
 
 def print_result(args, columns, result):
-    """The row of a claim, what a limit would have rejected, and what went wrong."""
+    """The row of a claim, what a limit would have rejected, and what went wrong, with how to see it again."""
     claim = result.claim
     worst = f"{result.worst:.1e}" if result.margin is None else f"{result.margin:+.1e}"
     print(row(columns, claim.id, claim.statement, count(result.instances, 5), count(result.numbers, 7), worst,
               f"{claim.tolerance:.0e}", f"{result.controls_failed}/{result.controls}",
               "passed" if result.passed else "FAILED"))
-    if result.accepted:
+    if result.accepted and result.passed:
         power = ", and another by ".join(f"{low:+.2g} or {high:+.2g}" for low, high in result.accepted)
         print(textwrap.fill(f"rejects a prediction that is off by {power}", sum(columns) + 48,
                             initial_indent="     ", subsequent_indent="     "))
@@ -228,7 +228,7 @@ def quoted(value):
 
 def parse_instance(claim, words):
     """Read 'name=value, …' into an instance: each name of the claim, and seed, once and in range."""
-    space, at = {**claim.space, "seed": claims.SEEDS}, 0
+    space, at = {**claim.space, "seed": (0,)}, 0
     instance: dict = {}
     while at < len(words):
         try:
@@ -241,13 +241,8 @@ def parse_instance(claim, words):
             raise ValueError(f"--instance: expected 'NAME=VALUE, …' with {', '.join(space)}, each once, "
                              f"got {words[at:].strip()!r}") from None
         at = found.end()
-    for name, values in space.items():
-        if name not in instance:
-            raise ValueError(f"--instance: expected {', '.join(space)}, got no {name}")
-        if not claims.is_in(values, instance[name]):
-            one = "one of " + ", ".join(map(repr, values)) if isinstance(values[0], str) else \
-                f"{values[0]} to {values[1]}"
-            raise ValueError(f"--instance: expected {name} to be {one}, got {instance[name]!r}")
+    for name, values in claims.misfits(claim.space, instance).items():
+        raise ValueError(f"--instance: expected {name} in {values}, got {instance.get(name, 'none')!r}")
     return instance
 
 
@@ -326,16 +321,12 @@ def in_numbers(claim, outcome):
     sides = [named_parts(side, claim.parts) for side in (outcome.predicted, outcome.observed)]
     lines = [line for (name, *left), (_, *right) in zip(*sides)
              for line in side_by_side(claim.kind, name, *left, *right)]
-    for (name, value), (below, above) in zip(single(sides[0]), outcome.accepted):
+    singles = [part for _, part in sides[0] if np.ndim(part) == 0]
+    for value, (below, above) in zip(singles, outcome.accepted):
         lines.append(f"a prediction below {value + below:.3g} or above {value + above:.3g} would be rejected")
     verdict = "does not hold" if claims.fails(claim, outcome) else "holds"
     worst = f"error {outcome.error:.1e}" if outcome.margin is None else f"margin {outcome.margin:+.1e}"
     return "\n".join([*lines, f"{worst}, allowed {claim.tolerance:.0e}: {verdict}"])
-
-
-def single(named):
-    """The parts that are one number."""
-    return [(name, part) for name, part in named if np.ndim(part) == 0]
 
 
 def named_parts(value, names):
@@ -356,9 +347,7 @@ def side_by_side(kind, name, left, right):
     order = [*np.argsort(gap if kind == "inequality" else -np.abs(gap), axis=None, kind="stable")[:ROWS // 2],
              *np.argsort(-np.abs(left), axis=None, kind="stable")[:ROWS]]
     shown = sorted(list(dict.fromkeys(order))[:ROWS])
-    yield f"{name[:18]:18} {titles[0]:>24} {titles[1]:>24} {titles[2]:>9}" if len(name) <= 18 else name
-    if len(name) > 18:
-        yield f"{'':18} {titles[0]:>24} {titles[1]:>24} {titles[2]:>9}"
+    yield f"{name:18}{titles[0]:>{max(1, 43 - max(18, len(name)))}} {titles[1]:>24} {titles[2]:>9}"
     for i in shown:
         where = str([int(n) for n in np.unravel_index(i, left.shape)]) if left.ndim else ""
         yield f"{where:>18} {left.flat[i]:24.16g} {right.flat[i]:24.16g} {gap.flat[i]:9.1e}"

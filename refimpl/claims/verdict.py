@@ -45,7 +45,8 @@ def evaluate(claim, instance, text, control=False, full=False, **more):
         raise
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
-            raise
+            words = f"{error.strerror}, while {claim.id} ran; Numba writes what it compiles to NUMBA_CACHE_DIR"
+            raise OSError(error.errno, words) from error
         return Outcome(math.inf, first_line(error), predicted, observed)
 
 
