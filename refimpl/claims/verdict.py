@@ -45,7 +45,7 @@ def evaluate(claim, instance, text, control=False, full=False, **more):
         raise
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
-            words = f"{error.strerror}, while {claim.id} ran; Numba writes what it compiles to NUMBA_CACHE_DIR"
+            words = f"{error.strerror}, while {claim.id} ran; Numba writes compiled code to NUMBA_CACHE_DIR"
             raise OSError(error.errno, words) from error
         return Outcome(math.inf, first_line(error), predicted, observed)
 
@@ -113,7 +113,9 @@ def compare_part(kind, predicted, observed, third):
         if type(predicted) is not type(observed):
             raise ValueError(f"expected equal types, got {type(predicted).__name__} predicted and "
                              f"{type(observed).__name__} observed")
-        numbers_in = [numbers(*pair) for pair in zip(predicted, observed)]
+        numbers_in = [numbers(*pair) for pair in zip(predicted, observed, strict=True)]
+        if not numbers_in:
+            raise ValueError(f"expected at least one field, got none in {type(predicted).__name__}")
         if kind != "exact" or third is not None:
             return compare(kind, tuple(predicted), tuple(observed), third)
         return Outcome(relative_error(predicted, observed), numbers=sum(a.size for a, _ in numbers_in))

@@ -29,6 +29,21 @@ class Pair(NamedTuple):
     b: Any
 
 
+class Nothing(NamedTuple):
+    pass
+
+
+class Fields(tuple):
+    """Like a NamedTuple, but of any length."""
+    _fields = ("a", "b")
+
+
+class Flattering(np.ndarray):
+    """An array that says it is equal to everything."""
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        return np.zeros(3)
+
+
 class Other(NamedTuple):
     a: Any
     b: Any
@@ -85,7 +100,9 @@ def test_an_interrupt_is_no_failure_of_the_claim():
     ((np.ones((0, 3)), np.ones((0, 3))), "at least one number"),
     ((math.nan, 1.0), "finite"), ((1.0, math.nan), "finite"), ((math.nan, math.nan), "finite"),
     ((math.inf, math.inf), "finite"), ((np.array([1, math.nan]),) * 2, "finite"),
-    (("a", "a"), "numbers, got dtype"), ((None, None), "numbers, got dtype"),
+    ((Nothing(), Nothing()), "at least one field"), ((Fields((1,)), Fields((1, 2))), "zip()"),
+    (({"a": 1}, {"a": 1}), "numbers, got dtype"), (("a", "a"), "numbers, got dtype"),
+    ((None, None), "numbers, got dtype"),
     ((np.array([1, None]),) * 2, "numbers, got dtype"), ((Pair(1, 1), Other(1, 1)), "equal types"),
     ((Pair(1, 1), (1, 1)), "as many parts"), ((Pair(1, np.ones(0)),) * 2, "at least one number"),
     ((Pair(1, math.nan),) * 2, "finite"), ((2 ** 53 + 1, 2 ** 53), "2^53"), ((2 ** 70, 2 ** 70), "numbers"),
@@ -170,6 +187,11 @@ def test_gaps_that_overflow_fail_without_a_warning():
                                   (np.float32(1), np.float64(1)), ([1, 2], (1, 2))])
 def test_equal_numbers_of_all_types_have_no_error(a, b):
     assert outcome(lambda case, n: (a, b)).error == 0
+
+
+def test_arrays_that_flatter_and_masks_that_hide_are_compared_as_numbers():
+    assert outcome(lambda case, n: (np.ones(3), np.full(3, 2.0).view(Flattering))).error == 0.5
+    assert outcome(lambda case, n: (np.ones(2), np.ma.array([1.0, 2.0], mask=[False, True]))).error == 0.5
 
 
 def test_unsigned_and_boolean_numbers_subtract_as_numbers():
