@@ -269,14 +269,14 @@ def run_explain(args):
     print(derivation(claim))
     for title, each, broken in (("As claimed", instance, False),
                                 (f"Control: {claim.control}", control, True)):
-        lines: dict = {}
-        outcome = claims.evaluate(claim, each, text, broken, show=lines.__setitem__)
+        lines: list = []
+        outcome = claims.evaluate(claim, each, text, broken, show=lambda *line: lines.append(line))
         print("\n" + textwrap.fill(title, WIDTH) + "\n")
         if not broken or each != instance:
             print("\n".join(described(name, value, LEGEND if args.file is None else {})
                             for name, value in each.items()) + "\n")
         if lines:
-            print("\n".join(described(name, words, {}) for name, words in lines.items()) + "\n")
+            print("\n".join(described(name, words, {}) for name, words in lines) + "\n")
         print(in_numbers(claim, outcome))
     return int(not result.passed)
 

@@ -86,7 +86,7 @@ def compare(kind, predicted, observed, third=None):
         raise ValueError(f"expected as many parts observed as predicted, got {len(right)} and {len(left)}")
     if not left:
         raise ValueError("expected at least one part, got none")
-    thirds = [None] * len(left) if third is None else parts(third)
+    thirds = [None] if third is None else parts(third)
     thirds = thirds * len(left) if len(thirds) == 1 else thirds
     if len(thirds) != len(left):
         raise ValueError(f"expected one scale or allowed difference, or one for each of {len(left)} parts, "

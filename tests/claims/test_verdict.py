@@ -114,6 +114,7 @@ def test_what_does_not_compare_fails_the_claim_and_is_no_failing_control(returne
     claim = wrong(lambda case, n: returned)
     result = claims.evaluate(claim, INSTANCE, TEXT, control)
     assert message in result.message and claims.fails(claim, result) and not claims.breaks(claim, result)
+    assert result.numbers == 0
 
 
 @pytest.mark.parametrize("allowed", [
@@ -136,6 +137,12 @@ def test_a_limit_accepts_what_it_says(predicted, observed, allowed):
         observed + allowed - predicted)
     if abs(abs(predicted - observed) - allowed) > 1e-9:
         assert (result.error <= 1) == (below <= 0 <= above) == (abs(predicted - observed) <= allowed)
+
+
+@pytest.mark.parametrize("returned", [(1j, 1.0, 9.0), (1.0, 1j, 9.0)])
+def test_a_complex_limit_has_no_interval(returned):
+    result = outcome(lambda case, n: returned, "limit")
+    assert result.error == pytest.approx(2 ** 0.5 / 9) and result.accepted == ()
 
 
 def test_a_limit_counts_in_units_of_what_it_allows():
@@ -170,7 +177,8 @@ def test_an_inequality_has_its_smallest_margin(smaller, larger, scale, margin):
     assert result.margin == pytest.approx(margin) and result.error == pytest.approx(max(0, -margin))
 
 
-@pytest.mark.parametrize("returned", [(1, 2, 0.0), (1, 2, -1.0), (1, 1j), (math.nan, 1), (np.ones(2), 1)])
+@pytest.mark.parametrize("returned", [(1, 2, 0.0), (1, 2, -1.0), (1, 1j), (1j, 1), (math.nan, 1),
+                                      (np.ones(2), 1)])
 def test_an_inequality_that_does_not_compare_fails(returned):
     result = outcome(lambda case, n: returned, "inequality")
     assert result.message and result.margin is None
