@@ -8,6 +8,7 @@ The buffer starts at zero, so that the first one is g: PyTorch with dampening 0,
 Source: the documentation of torch.optim.SGD.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,28 +85,25 @@ def train(params, batches, loss_and_grads, lr, momentum=0.0, weight_decay=0.0, t
     or an updated parameter is not finite; such an update is not yielded. Errors as in `step`.
     """
     trained = check_names(params, trained)
+    check.instance("batches", batches, Iterable, "an iterable of tuples")
     buffers = last = None
     for number, batch in enumerate(batches):
-        loss, grads = loss_and_grads(params, *batch)
-        if not finite((loss, *grads)):
-            raise FloatingPointError(f"step {number}: the loss ({loss}) or its gradient is not finite; "
-                                     f"last finite loss: {last}")
-        params, buffers = step(params, grads, buffers, lr, momentum, weight_decay, trained)
-        last = float(loss)
-        if not finite(params):
-            raise FloatingPointError(f"step {number}: the update is not finite; "
-                                     f"last finite loss: {last}")
+        try:
+            loss, grads = loss_and_grads(params, *batch)
+            if not check.finite((loss, *grads)):
+                raise check.Overflow(f"the loss ({loss}) or its gradient is not finite")
+            last = float(loss)
+            params, buffers = step(params, grads, buffers, lr, momentum, weight_decay, trained)
+            if not check.finite(params):
+                raise check.Overflow("the update is not finite")
+        except check.Overflow as error:
+            raise FloatingPointError(f"step {number}: {error}; last finite loss: {last}") from None
         yield Step(number, last, norm(getattr(grads, name) for name in trained), params)
 
 
 def norm(arrays):
     """Euclidean norm of all entries together, added up in float64 and without BLAS: same bits always."""
     return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
-
-
-def finite(arrays):
-    """Whether every number is finite."""
-    return all(np.isfinite(array).all() for array in arrays)
 
 
 def check_names(params, trained):
@@ -125,7 +123,6 @@ def check_fields(params, grads, buffers):
             raise ValueError(f"{label}: expected {type(params).__name__}, got {type(values).__name__}")
     for name, *arrays in zip(params._fields, params, grads, buffers):
         w = check.asarray(f"params.{name}", arrays[0])
-        if w.dtype.kind != "f":
-            raise ValueError(f"params.{name}: expected float64 or float32, got {w.dtype}")
+        check.real_dtype(f"params.{name}", w.dtype)
         yield name, *(check.floats(f"{label}.{name}", array, w.shape, w.dtype)
                       for label, array in zip(("params", "grads", "buffers"), arrays))
