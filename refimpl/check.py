@@ -47,9 +47,9 @@ def shaped(name, array, shape):
 
 
 def broadcast(**shapes):
-    """Raise ValueError unless the shapes of these arguments broadcast."""
+    """The shape to which those of these arguments broadcast; raise ValueError if they do not."""
     try:
-        np.broadcast_shapes(*shapes.values())
+        return np.broadcast_shapes(*shapes.values())
     except ValueError:
         raise ValueError(f"{', '.join(shapes)}: expected shapes that broadcast, "
                          f"got {', '.join(map(str, shapes.values()))}") from None
@@ -136,7 +136,8 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if shape is not None:
         shaped(name, array, shape)
-    array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
+    with np.errstate(over="ignore"):        # a longdouble may become infinite, and is refused
+        array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
     wrong = ~(np.isfinite(array) & (array >= low) & (array <= high))
     if wrong.any():
         raise ValueError(f"{name}: expected finite numbers in {low}..{high}, "

@@ -169,7 +169,7 @@ INNER = {
     fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
-    theory_logits: "memory_length causal_softmax", probes: "recall",
+    theory_logits: "memory_length causal_softmax", probes: "read",
     recall.task: "distinct collide inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
     implicit: "entries run scores softmax",
