@@ -81,7 +81,7 @@ def both(params, *steps):
 
 
 def accuracy(params, steps):
-    return [(batched.forward_pass(params, tokens, slot, "relu")[0].argmax(axis=1)
+    return [(batched.forward_pass(params, tokens, slot, "relu")[0].logits.argmax(axis=1)
              == targets - slot[0]).mean() for tokens, targets, slot in steps]
 
 
@@ -110,7 +110,7 @@ def test_pretrained_memory_ends_in_the_pairwise_pattern(seed):
         pass
     test = sample(facts, n, 200, rng)
     assert min(accuracy(last.params, (test.infer(), test.recall()))) >= 0.99
-    infer, recall = (batched.forward_pass(last.params, tokens[:1], slot, "relu")[1][1][0]
+    infer, recall = (batched.forward_pass(last.params, tokens[:1], slot, "relu")[0].attention[0]
                      for tokens, _, slot in (test.infer(), test.recall()))
     best = 2 * (infer[0:-1:2] + infer[1::2]).argmax()
     assert infer[best:best + 2].min() >= 0.4 and recall[-2:].min() >= 0.4
