@@ -16,7 +16,7 @@ import numpy as np
 FLOATS = (np.float64, np.float32, np.complex128)
 LARGEST = 2 ** 31       # no size or number of things in this project comes near it
 ROUNDING = 1e-9         # how far from 1 the sum of given probabilities may be
-QUIET = dict(over="ignore", invalid="ignore")      # for np.errstate, where `computed` looks at the result
+QUIET: dict[str, Any] = dict(over="ignore", invalid="ignore")  # for np.errstate, where `computed` follows
 
 
 class Overflow(ValueError):

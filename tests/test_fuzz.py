@@ -172,7 +172,7 @@ INNER = {
     theory_logits: "memory_length causal_softmax", probes: "read",
     recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass backward_pass",
-    implicit: "entries run scores softmax",
+    implicit: "entries run scores",
     recall_logits: "answer_classes infer_margin", recall_dynamics: "", recall_samples: ""}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a

@@ -1,9 +1,9 @@
 """Weights written by hand: the associative memories that make an induction head.
 
 Each memory is a sum of outer products. With E[v], U[v], pos[t] the vectors of a token and a position:
-WK1 lets every token attend to the position before its own, and Phi moves that token's E[v] to an image
-Phi E[v]. WK2 lets a trigger q attend to where the image Phi E[q] is, one position after an earlier q. WO copies the
-token that it finds there into the logits. Sources: BCBJB23 for the memories, WS24 for their strengths; the
+WK1 makes every position attend to the one before it, and Phi adds an image Phi E[v] of the token that is
+there. WK2 makes a trigger q attend to where the image Phi E[q] is: one position after an earlier q. WO
+copies the token that stands there into the logits. Sources: BCBJB23 for the memories, WS24 for their strengths; the
 frame is this project's.
 """
 

@@ -105,7 +105,7 @@ def read(rows):
 
 
 def check_memory(params, name):
-    """Return checked params; raise ValueError if they are complex, the matrix is zero, or memory too small."""
+    """Return checked params; raise ValueError if they are complex or too large, or the matrix is zero."""
     params = check_params(params)
     dtype = check.real_dtype("params", params.E.dtype)
     check.memory("params", 3 * dtype.itemsize * max(len(params.E), len(params.pos)) ** 2)

@@ -204,8 +204,8 @@ def test_bad_arguments_are_refused(change, message, rng):
 def test_sizes_beyond_memory_are_refused_with_the_estimate(rng, monkeypatch):
     with pytest.raises(ValueError, match="^facts: .* memory, .* GiB, got one that takes about .* GiB"):
         construct(Facts.latin(200_000, 10, rng), 2, 1.0)
-    monkeypatch.setattr(check.os, "sysconf", lambda name: 8)
     given = arguments(rng)
+    monkeypatch.setattr(check.os, "sysconf", lambda name: 8)
     with pytest.raises(ValueError, match="^prompts: .* GiB"):
         implicit.loss_and_grads(**given)
     monkeypatch.delattr(check.os, "sysconf")

@@ -183,9 +183,10 @@ def test_collision_free_gives_up_with_what_it_tried():
         sample(facts, 1, 2, np.random.default_rng(0), collision_free=True)
 
 
-@pytest.mark.parametrize("N, R, n, shift", [(5, 2, 1, 0), (6, 1, 3, 2), (6, 2, 2, 5), (9, 2, 3, 8), (7, 3, 1, 6)])
+@pytest.mark.parametrize("N, R, n, shift", [
+    (5, 2, 1, 0), (6, 1, 3, 2), (6, 2, 2, 5), (9, 2, 3, 8), (7, 3, 1, 6)])
 def test_expected_draws_are_counted_over_all_prompts(N, R, n, shift):
-    """Consecutive shifts, across 0 too, against every ordered set of subjects; other tables have no formula."""
+    """Consecutive shifts, across 0 too, against every ordered set of subjects; others have no formula."""
     rng = np.random.default_rng(0)
     facts = Facts(rng.permutation(N), rng.permutation(N), rng.permutation((shift + np.arange(R)) % N))
     subjects = np.array(list(permutations(range(N), n + 1)))
