@@ -281,6 +281,10 @@ def test_relu_is_flat_at_zero():
     np.testing.assert_array_equal(ops.relu_backward(x, np.full(5, 3.0)), [0, 0, 0, 3, 3])
 
 
+def test_relu_keeps_nan():
+    assert np.isnan(ops.relu_forward(np.array([np.nan]))) and np.isnan(ops.relu_backward(*np.array([[np.nan], [1]])))
+
+
 def every_kernel(dtype):
     """The outputs of all kernels on one small input, in this dtype."""
     rng = np.random.default_rng(0)

@@ -54,6 +54,16 @@ def test_confident_gradients_keep_their_digits(rng):
     np.testing.assert_allclose(mine.U, theirs.U, rtol=1e-9, atol=0)
 
 
+def test_loss_and_gradient_forty_nats_apart_keep_their_digits():
+    """−log p and p − 1 are e^−40 to rounding: 1 − e^−40 rounds to 1, and leaves nothing to subtract."""
+    params = Params(np.eye(2), np.array([[40.0, 0], [0, 0]]), np.zeros((1, 1)), np.zeros((3, 3)), np.eye(2),
+                    np.zeros(2), np.eye(2))
+    loss, grads = batched.loss_and_grads(params, [[0]], [0])
+    assert loss == pytest.approx(np.log1p(np.exp(-40)), rel=1e-14)
+    # dU[u] = (p_u − 1[u = target]) y, and y = (1, 0).
+    np.testing.assert_allclose(grads.U[:, 0], np.array([-1, 1]) / (1 + np.exp(40)), rtol=1e-14)
+
+
 def test_facts_as_prompts_are_all_facts_in_both_directions(rng):
     facts = Facts.latin(6, 4, rng)
     (infer, r, relations), (recall, a, answers) = batched.facts_as_prompts(facts)
