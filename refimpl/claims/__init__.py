@@ -1,8 +1,8 @@
 """Claims, and the audit that holds each of them against the numbers."""
 
 from refimpl.claims.claim import Case, Claim, claim, draw
-from refimpl.claims.audit import (
-    CONTROLS, FULL, Outcome, Result, audit, builtin, collect, distance, evaluate, fails, load, shrink)
+from refimpl.claims.verdict import Outcome, breaks, compare, evaluate, fails
+from refimpl.claims.audit import CONTROLS, FULL, Result, audit, builtin, collect, load, shrink
 
-__all__ = ["CONTROLS", "Case", "Claim", "FULL", "Outcome", "Result", "audit", "builtin", "claim", "collect",
-           "distance", "draw", "evaluate", "fails", "load", "shrink"]
+__all__ = ["CONTROLS", "Case", "Claim", "FULL", "Outcome", "Result", "audit", "breaks", "builtin", "claim",
+           "collect", "compare", "draw", "evaluate", "fails", "load", "shrink"]

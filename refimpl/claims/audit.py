@@ -8,56 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refimpl import check
 from refimpl.claims import associative, finetuning, induction, recall
-from refimpl.claims.claim import Case, Claim, draw
-from refimpl.gradcheck import relative_error
+from refimpl.claims.claim import Claim, draw
+from refimpl.claims.verdict import breaks, evaluate, fails
 
-FULL = 10           # with --full: how many times the instances of an exact claim
-CONTROLS = 10       # instances of a control: one that fails is enough, their share is shown
+FULL = 10           # with --full: how many times the instances of a claim that is no limit
+CONTROLS = 10       # instances of a control, all of which must fail
 SHRINKS = 300       # evaluations spent on making a failing instance smaller
-
-class Outcome(NamedTuple):
-    """What became of one instance."""
-
-    error: float            # inf if the check raised, or shapes differ, or numbers are not finite
-    message: str            # why, if it raised
-    predicted: Any
-    observed: Any
-
-
-def evaluate(claim, instance, text, control=False, full=False):
-    """Check one instance, a dict that holds a value for each name of the space, and a seed."""
-    values = {name: value for name, value in instance.items() if name != "seed"}
-    try:
-        result = claim.check(Case(np.random.default_rng(instance["seed"]), control, text, full), **values)
-        if not isinstance(result, tuple) or len(result) != (2 if claim.exact else 3):
-            raise TypeError(f"the claim returned {type(result).__name__}, not (predicted, observed"
-                            + (")" if claim.exact else ", allowed)"))
-        return Outcome(distance(*result), "", result[0], result[1])
-    except Exception as error:      # a claim that raises has failed; the others still run
-        return Outcome(math.inf, f"{type(error).__name__}: {error}".partition("\n")[0], None, None)
-
-
-def distance(predicted, observed, allowed=None):
-    """Largest error over the parts, relative to the largest entry of each part, or to `allowed`.
-
-    A NamedTuple is one part: the gradients of one model.
-    """
-    if isinstance(predicted, (tuple, list)) and not hasattr(predicted, "_fields"):
-        if not isinstance(observed, (tuple, list)) or len(observed) != len(predicted):
-            return math.inf
-        limits = [allowed] * len(predicted) if not isinstance(allowed, (tuple, list)) else allowed
-        return max((distance(*parts) for parts in zip(predicted, observed, limits)), default=math.inf)
-    if allowed is None:
-        return relative_error(predicted, observed)
-    gap = np.max(np.abs(np.asarray(predicted) - observed) / allowed)
-    return float(gap) if np.isfinite(gap) else math.inf
-
-
-def fails(claim, outcome):
-    """Whether an outcome contradicts the claim."""
-    return not outcome.error <= claim.tolerance
-
 
 def shrink(claim, instance, text):
     """A failing instance that is as small as simple steps make it: lower ends, halves, one less."""
@@ -92,67 +50,92 @@ class Result(NamedTuple):
 
     claim: Claim
     instances: int
+    numbers: int                # compared in all
     worst: float                # largest error
+    margin: Any                 # of an inequality: the smallest, relative; else None
+    margin_at: Any              # the instance that has it
+    accepted: list              # of a limit: (low, high) for each single number, what no instance rejects
     controls: int               # instances of the control
-    controls_failed: int
+    controls_failed: int        # as they must: with finite numbers beyond the tolerance
     failure: Any                # None, or the smallest failing instance that was found
-    message: str                # what a failing instance, or an instance of the control, raised
+    message: str                # what a failing instance raised or returned
+    control_passed: Any         # None, or the first instance at which the control did not fail as it must
+    control_message: str        # what it raised or returned there
     seconds: float
 
     @property
     def control_failed(self):
-        return self.controls_failed > 0
+        """Whether the control failed in every instance."""
+        return self.controls_failed == self.controls > 0
 
     @property
     def passed(self):
-        return self.failure is None and self.control_failed
+        """Whether all instances agree and the control fails in all of its own."""
+        return self.failure is None and self.instances > 0 and self.control_failed
 
     def as_json(self):
-        """The documented JSON entry; `worst` is null where it is not finite."""
+        """The documented JSON entry; numbers that are not finite are null."""
         c = self.claim
-        return {"id": c.id, "statement": c.statement, "source": c.source,
-                "provenance": c.provenance, "exact": c.exact, "instances": self.instances,
-                "worst": self.worst if math.isfinite(self.worst) else None,
-                "tolerance": c.tolerance, "control": c.control,
-                "control_failed": self.control_failed, "passed": self.passed,
-                "seconds": round(self.seconds, 3), "failure": self.failure,
-                "message": self.message}
+        entry = {"id": c.id, "statement": c.statement, "source": c.source, "provenance": c.provenance,
+                 "kind": c.kind, "exact": c.exact, "instances": self.instances, "numbers": self.numbers,
+                 "worst": self.worst, "tolerance": c.tolerance, "margin": self.margin,
+                 "margin_at": self.margin_at, "accepted": self.accepted, "control": c.control,
+                 "controls": self.controls, "controls_failed": self.controls_failed,
+                 "control_failed": self.control_failed, "passed": self.passed,
+                 "seconds": round(self.seconds, 3), "failure": self.failure, "message": self.message,
+                 "control_passed": self.control_passed, "control_message": self.control_message}
+        return {key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in entry.items()}
 
 
 def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None,
           full=False):
     """Run a claim on `cases` instances, or on one given instance, and its control on up to ten.
 
-    `full` takes ten times the default number of instances of an exact claim; one that is not exact
-    sees it in its Case, measures over its whole range instead, and is not shrunk: that would take
-    hours. The same seed draws the same instances, whatever other claims run. Returns a Result.
+    `full` takes ten times the default number of instances of a claim that is no limit; a limit sees it in
+    its Case, measures over its whole range instead, and is not shrunk: that would take hours. The same
+    seed draws the same instances, whatever other claims run. Returns a Result. Raises ValueError unless
+    cases ≥ 1 and seed ≥ 0.
     """
     start = time.perf_counter()
-    cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else cases
+    seed = check.integer("seed", seed, 0, 2 ** 63)
+    cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else \
+        check.integer("cases", cases, 1)
     if instance is not None:
-        instances = [instance]
+        instances, controls = [instance], [instance]
     else:
-        streams = np.random.SeedSequence([seed, zlib.crc32(claim.id.encode())]).spawn(cases)
-        instances = [draw(claim.space, np.random.default_rng(s), i) for i, s in enumerate(streams)]
-    # The middle of the list is neither all lows nor all highs, where there may be nothing to break.
-    controls = (instances[2:] + instances[:2])[:CONTROLS]
-    worst, failure, message = 0.0, None, ""
-    for done, each in enumerate(instances):
-        outcome = evaluate(claim, each, text, full=full)
-        worst = max(worst, outcome.error)
-        if failure is None and fails(claim, outcome):
-            failure = each if full and not claim.exact else shrink(claim, each, text)
-            message = evaluate(claim, failure, text, full=full).message
-        progress(done + 1, len(instances) + len(controls))
-    controls_failed = 0
-    for done, each in enumerate(controls):
-        outcome = evaluate(claim, each, text, True, full)
-        # A control that raises has shown nothing: it is broken, not the assumption.
-        controls_failed += fails(claim, outcome) and not outcome.message
-        message = message or (outcome.message and f"control: {outcome.message}")
-        progress(len(instances) + done + 1, len(instances) + len(controls))
-    return Result(claim, len(instances), worst, len(controls), controls_failed, failure, message,
-                  time.perf_counter() - start)
+        instances = draw_all(claim.space, claim.id, seed, cases)
+        controls = draw_all(claim.control_space, f"{claim.id} control", seed, min(cases, CONTROLS))
+    total, outcomes = len(instances) + len(controls), []
+    for each in instances:
+        outcomes.append(evaluate(claim, each, text, full=full))
+        progress(len(outcomes), total)
+    broken = []
+    for each in controls:
+        broken.append(evaluate(claim, each, text, True, full))
+        progress(len(outcomes) + len(broken), total)
+    failure, message = next(((each, outcome.message) for each, outcome in zip(instances, outcomes)
+                             if fails(claim, outcome)), (None, ""))
+    if failure is not None and not (full and not claim.exact) and instance is None:
+        failure = shrink(claim, failure, text)
+        message = evaluate(claim, failure, text).message
+    control_passed, control_message = next(
+        ((each, outcome.message) for each, outcome in zip(controls, broken) if not breaks(claim, outcome)),
+        (None, ""))
+    margins = [(outcome.margin, at) for outcome, at in zip(outcomes, instances) if outcome.margin is not None]
+    margin, margin_at = min(margins, key=lambda pair: pair[0], default=(None, None))
+    accepted = [(max(low for low, _ in bounds), min(high for _, high in bounds))
+                for bounds in zip(*(outcome.accepted for outcome in outcomes))]
+    return Result(claim, len(instances), sum(outcome.numbers for outcome in outcomes),
+                  max(outcome.error for outcome in outcomes), margin, margin_at, accepted, len(controls),
+                  sum(breaks(claim, outcome) for outcome in broken), failure, message, control_passed,
+                  control_message, time.perf_counter() - start)
+
+
+def draw_all(space, key, seed, count):
+    """So many instances, which depend on the key and the seed alone."""
+    streams = np.random.SeedSequence([seed, zlib.crc32(key.encode())]).spawn(count)
+    return [draw(space, np.random.default_rng(stream), i) for i, stream in enumerate(streams)]
 
 
 def builtin():
