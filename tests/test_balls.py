@@ -1,4 +1,4 @@
-"""Both passes of both models, unchanged, on balls of interval arithmetic: they enclose what floats compute."""
+"""Both passes of both models, unchanged, on balls of interval arithmetic: they enclose what floats give."""
 
 import numpy as np
 import pytest

@@ -57,6 +57,6 @@ def test_sizes_beyond_memory_are_refused_with_the_estimate(name, monkeypatch):
 def test_sizes_that_fit_are_not_refused(monkeypatch):
     """Control: a machine of 10 MB runs the calls above whose arguments are small."""
     monkeypatch.setattr(check.os, "sysconf", lambda name: 10_000_000 ** 0.5)
-    for name in ("forward", "loss_and_grads", "Bigram.from_text", "nopos.forward", "probes.WK1", "write", "read",
-                 "recall.forward", "recall.loss_and_grads", "batched", "facts_as_prompts"):
+    for name in ("forward", "loss_and_grads", "Bigram.from_text", "nopos.forward", "probes.WK1", "write",
+                 "read", "recall.forward", "recall.loss_and_grads", "batched", "facts_as_prompts"):
         CALLS[name][1]()

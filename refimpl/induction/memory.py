@@ -1,10 +1,9 @@
 """Weights written by hand: the associative memories that make an induction head.
 
-Each memory is a sum of outer products. With E[v], U[v], pos[t] the vectors of a token and a position:
-WK1 makes every position attend to the one before it, and Phi adds an image Phi E[v] of the token that is
-there. WK2 makes a trigger q attend to where the image Phi E[q] is: one position after an earlier q. WO
-copies the token that stands there into the logits. Sources: BCBJB23 for the memories, WS24 for their strengths; the
-frame is this project's.
+Each memory is a sum of outer products. WK1 makes every position attend to the one before it, and Phi adds
+an image Phi E[v] of the token v that is there. WK2 makes a trigger q attend to where the image Phi E[q]
+is: one position after an earlier q. WO copies the token that stands there into the logits. Sources: BCBJB23
+for the memories, WS24 for their strengths; the frame is this project's.
 """
 
 import numpy as np

@@ -52,7 +52,8 @@ def test_counts_whose_sums_are_not_finite_are_refused(counts):
 
 @pytest.mark.parametrize("counts, dtype", [
     ([[2 ** 63, 2 ** 63], [0, 2 ** 62]], np.uint64), ([[6e4, 6e4], [0, 3e4]], np.float16),
-    ([[6e4, 6e4], [0, 3e4]], np.longdouble), ([[6e4, 6e4], [0, 3e4]], np.float32), ([[2e289, 2e289], [0, 1e289]], float)])
+    ([[6e4, 6e4], [0, 3e4]], np.longdouble), ([[6e4, 6e4], [0, 3e4]], np.float32),
+    ([[2e289, 2e289], [0, 1e289]], float)])
 def test_counts_of_every_type_make_the_same_bigram(counts, dtype, rng):
     bigram = Bigram.from_counts(np.array(counts, dtype))
     assert bigram.pi_b.dtype == bigram.pi_u.dtype == np.float64
