@@ -205,5 +205,5 @@ def relu_backward(x, dh):
         if x[i] > 0:
             dx[i] = dh[i]
         elif not x[i] <= 0:
-            dx[i] = x[i] * np.nan
+            dx[i] = np.nan
     return dx

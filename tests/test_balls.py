@@ -64,4 +64,4 @@ def test_what_a_ball_leaves_open_is_not_decided(plain):
     dlogits = plain.cross_entropy_backward(balls(np.zeros((1, 2))), np.array([0]), 0, 2, around)
     assert dlogits[0, 1].contains(0.5) and dlogits[0, 1].contains(-0.5)
     assert plain.relu_forward(around)[0].contains(1) and plain.relu_forward(around)[0].contains(0)
-    assert not plain.relu_backward(around, balls(np.ones(1)))[0].is_finite()
+    assert np.isnan(plain.relu_backward(around, balls(np.ones(1)))[0])
