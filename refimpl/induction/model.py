@@ -156,18 +156,10 @@ def init(V, d, L, rng):
 
 
 def forward(params, tokens, encoding="relative"):
-    """Run one sequence through the model.
+    """Run one sequence through the model: tokens (T,), integers in 0..V−1, 1 ≤ T ≤ L -> Trace.
 
-    Parameters
-    ----------
-    params : Params
-    tokens : (T,) integers in 0..V−1, 1 ≤ T ≤ L
-    encoding : "relative" or "absolute"
-
-    Returns
-    -------
-    Trace. Raises ValueError on bad shapes, dtypes, token ids, weights that are not finite or so large
-    that an activation is not, or activations that do not fit into memory.
+    encoding : "relative" or "absolute". Raises ValueError on bad shapes, dtypes, token ids, weights that are
+    not finite or so large that an activation is not, or activations that do not fit into memory.
     """
     params = check_params(params)
     check.choice("encoding", encoding, ENCODINGS)
@@ -207,7 +199,7 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
 
     Returns
     -------
-    loss : scalar, mean over the mask of −log softmax(logits_t)[z_{t+1}], in nats
+    loss : scalar, as `loss` gives it
     grads : Params, the derivative of the loss by every entry
 
     Raises ValueError on bad shapes, dtypes, token ids, an empty mask, weights that are not finite or so

@@ -158,18 +158,10 @@ def position_row(params, T, name="T"):
 
 
 def forward(params, tokens, activation="square"):
-    """Run one prompt through the model.
+    """Run one prompt through the model: tokens (T,), integers in 0..V−1, 1 ≤ T ≤ L -> Trace.
 
-    Parameters
-    ----------
-    params : Params
-    tokens : (T,) integers in 0..V−1, 1 ≤ T ≤ L
-    activation : "square" or "relu"
-
-    Returns
-    -------
-    Trace. Raises ValueError on bad shapes, dtypes, token ids, weights that are not finite or so large
-    that an activation is not, or activations that do not fit into memory.
+    activation : "square" or "relu". Raises ValueError on bad shapes, dtypes, token ids, weights that are
+    not finite or so large that an activation is not, or activations that do not fit into memory.
     """
     params = check_params(params)
     check.choice("activation", activation, tuple(ACTIVATIONS))
@@ -207,7 +199,7 @@ def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
 
     Returns
     -------
-    loss : scalar, mean over the prompts of −log softmax(logits over the slot)[target], in nats
+    loss : scalar, as `loss` gives it
     grads : Params, the derivative of the loss by every entry
 
     Raises ValueError on bad shapes, dtypes, token ids, slot, weights that are not finite or so large
@@ -236,15 +228,11 @@ def check_params(params):
     check.instance("params", params, Params, "recall.Params")
     E = check.floats("E", params.E, (None, None))
     (V, d), dtype = E.shape, E.dtype
-    U = check.floats("U", params.U, (V, d), dtype)
     P = check.floats("P", params.P, (None, None), dtype)
-    width = d + P.shape[1]
-    WKQ = check.floats("WKQ", params.WKQ, (width, width), dtype)
     W1 = check.floats("W1", params.W1, (None, d), dtype)
-    m = len(W1)
-    b1 = check.floats("b1", params.b1, (m,), dtype)
-    W2 = check.floats("W2", params.W2, (d, m), dtype)
-    return Params(E, U, P, WKQ, W1, b1, W2)
+    width, m = d + P.shape[1], len(W1)
+    shapes = (V, d), (V, d), P.shape, (width, width), (m, d), (m,), (d, m)
+    return Params(*(check.floats(*item, dtype) for item in zip(Params._fields, params, shapes)))
 
 
 def check_batch(params, tokens, targets, slot, activation):
