@@ -30,6 +30,30 @@ def test_shrinking_works_on_reals_and_choices():
     assert result.failure["kind"] == "b" and 2.25 < result.failure["x"] <= 2.4
 
 
+def test_shrinking_halves_and_ends():
+    """It goes by halves, then by ones; where ones take long it stops after its 300 evaluations."""
+    seen: list = []
+    bound = 1000
+
+    def check(case, n):
+        seen.append(n)
+        return n, n + (n > bound)
+    big = wrong(check)._replace(space={"n": (0, 2 ** 20)})
+    assert claims.shrink(big, {"n": 2 ** 20, "seed": 5}, TEXT) == {"n": 1001, "seed": 0} and len(seen) < 120
+    seen.clear()
+    bound = 600000
+    assert bound < claims.shrink(big, {"n": 2 ** 20, "seed": 5}, TEXT)["n"] < 2 ** 20
+    assert 290 < len(seen) <= 301
+    seen.clear()
+    x = wrong(lambda case, x: (seen.append(x), (1.0, 1.0 + (x > 3)))[1])._replace(space={"x": (0.0, 1e6)})
+    assert 3 < claims.shrink(x, {"x": 987654.3, "seed": 0}, TEXT)["x"] <= 3.1 and len(seen) < 120
+
+
+def test_one_instance_and_one_control_are_enough():
+    result = claims.audit(example(), TEXT, cases=1)
+    assert result.passed and result.control_failed and result.controls == 1 and 0 <= result.seconds < 60
+
+
 @pytest.mark.parametrize("broken, message", [
     (lambda n: (n, n), ""), (lambda n: (n, n) if n == 50 else (n, n + 1), ""),
     (lambda n: (math.nan, math.nan), "finite"), (lambda n: (1.0, math.nan), "finite"),

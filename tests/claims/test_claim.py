@@ -10,8 +10,29 @@ from tests.claims.examples import MINE, TEXT, example, wrong
 
 
 def test_instances_start_with_both_ends():
-    assert [claims.draw({"n": (2, 9), "k": ("a", "b")}, np.random.default_rng(0), i)["n"]
-            for i in range(2)] == [2, 9]
+    space = {"n": (2, 9), "x": (0.5, 1.5), "kind": ("a", "b", "c")}
+    low, high = (claims.draw(space, np.random.default_rng(0), i) for i in range(2))
+    assert [low[name] for name in space] == [2, 0.5, "a"] and [high[name] for name in space] == [9, 1.5, "c"]
+
+
+def test_a_quarter_of_all_values_are_ends_and_the_rest_uniform():
+    rng = np.random.default_rng(1)
+    drawn = [claims.draw({"x": (0.0, 1.0)}, rng, i) for i in range(2, 4002)]
+    x = np.array([instance["x"] for instance in drawn])
+    assert abs((x == 0).mean() - 1 / 8) < 0.02 and abs((x == 1).mean() - 1 / 8) < 0.02
+    inner = x[(x > 0) & (x < 1)]
+    assert abs(inner.mean() - 0.5) < 0.02 and abs(inner.var() - 1 / 12) < 0.005
+    seeds = [instance["seed"] for instance in drawn]
+    assert len(set(seeds)) > 3990 and 2 ** 30 < max(seeds) < 2 ** 31
+    assert claims.draw({"x": (0.0, 1.0)}, np.random.default_rng(0), 2)["x"] not in (0.0, 1.0)
+
+
+def test_a_range_may_be_one_value_and_strings_may_be_one():
+    only = example(n=(3, 3))
+    assert claims.draw(only.space, np.random.default_rng(0), 5)["n"] == 3
+    assert claims.covers({"kind": ("only",)}, {"kind": "only", "seed": 0})
+    with pytest.raises(ValueError, match="two ints"):
+        example(n=(0, 2 ** 63))
 
 
 def test_what_is_drawn_lies_in_its_space():
