@@ -5,7 +5,7 @@ import os
 import sys
 
 try:
-    from refimpl import __version__
+    from refimpl import __version__, gradient_verdict
     from refimpl.claims import command as claims
     from refimpl.vectors import command as vectors
 except KeyboardInterrupt:
@@ -56,6 +56,7 @@ def build_parser():
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     claims.add_commands(commands)
     vectors.add_commands(commands)
+    gradient_verdict.add_commands(commands)
     return parser
 
 

@@ -1,5 +1,6 @@
-"""What commands print to and write: a line of progress, and files that are never half there."""
+"""What commands run, print and write: a user's file, a line of progress, files that are never half there."""
 
+import importlib.util
 import os
 import sys
 import time
@@ -36,3 +37,16 @@ def write_whole(path, content):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def run_file(path):
+    """The module that a Python file makes. Raises ValueError, in one line, if it does not run."""
+    spec = importlib.util.spec_from_file_location("file_of_user", path)
+    try:
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}".partition("\n")[0]) from error
+    return module

@@ -91,7 +91,7 @@ def test_unit_moments_equal_the_sum_over_all_nodes(N, d):
 
 @pytest.mark.parametrize("normalised", [True, False])
 def test_moments_are_those_of_drawn_rows(normalised):
-    """s_00 and s_10 of 4000 draws at N = 50, d = 32: within four standard errors, and the other form is not."""
+    """s_00 and s_10 of 4000 draws, N = 50 and d = 32: within four standard errors, the other form is not."""
     u, v = np.random.default_rng(3).normal(0, 32 ** -0.5, (2, 4000, 50, 32))
     if normalised:
         u, v = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (u, v))

@@ -1,6 +1,5 @@
 """The audit: run claims on drawn instances, and their controls, and make failing instances small."""
 
-import importlib.util
 import math
 import time
 import zlib
@@ -12,6 +11,7 @@ from refimpl import check
 from refimpl.claims import associative, finetuning, induction, recall
 from refimpl.claims.claim import Claim, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
+from refimpl.terminal import run_file
 
 FULL = 10           # with --full: how many times the instances of a claim that is no limit
 CONTROLS = 10       # instances of a control, all of which must fail
@@ -150,15 +150,7 @@ def collect(module):
 
 def load(path):
     """The claims of a Python file. Raises ValueError if it does not run, or holds none, or an id twice."""
-    spec = importlib.util.spec_from_file_location("claims_of_user", path)
-    try:
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}".partition("\n")[0]) from error
-    claims = collect(module)
+    claims = collect(run_file(path))
     ids = [c.id for c in claims]
     if not claims:
         raise ValueError(f"{path}: expected claims (functions under @claim), got none")

@@ -151,7 +151,8 @@ def write(params, dialect, **options):
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = check_params(params)
     if options.get("pre_norm") and WF.any():
         raise ValueError(PRE_NORM)
-    state, one, root = {}, np.eye(E.shape[1]), np.sqrt(E.shape[1])
+    state: dict[str, np.ndarray] = {}
+    one, root = np.eye(E.shape[1]), np.sqrt(E.shape[1])
     for layer, (WK, wv, wo) in enumerate(((WK1, one, Phi), (WK2, WV, WO))):
         if dialect == "lens":
             W_Q = root * one if options["use_attn_scale"] else one

@@ -1,0 +1,282 @@
+"""The verdict in words on a gradient written by hand, of any function: `python -m refimpl gradcheck FILE.py`.
+
+FILE.py defines `f`, from a point to a real number; `grad`, from a point to the gradient, shaped like it; and
+`point`, an array, or a dict or NamedTuple of arrays, or `draw(rng)`, which returns such a point.
+
+grad is held against the complex step, if f takes complex numbers and differences in one direction agree with
+it; else against central differences, extrapolated to step 0 (Richardson). Where they part, the slopes on both
+sides tell kinks and jumps from mistakes. A mistake is named only if it explains all that departs.
+"""
+
+import warnings
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl import check, gradcheck
+from refimpl.terminal import run_file
+
+RIGHT, SINGLE = 1e-9, 1e-4      # relative error allowed in float64 and float32; a lost eps gives about 1e-5
+COARSE = 1e-10                  # f is rounded beyond this part of its size: not in float64
+DRAWN, SIDES = 3, 50            # points, where the file draws them; entries whose two slopes are looked at
+
+
+class Verdict(NamedTuple):
+    """What is said of one array. Its words begin with "right" or "WRONG"; its error is relative."""
+
+    name: str
+    shape: tuple
+    error: float
+    words: str
+
+
+def add_commands(commands):
+    """Add `gradcheck`."""
+    parser = commands.add_parser("gradcheck", help="what is wrong with a gradient of your own, in words",
+                                 description="FILE.py defines f, grad, and point or draw(rng); more by "
+                                             "python -m pydoc refimpl.gradient_verdict")
+    parser.set_defaults(run=run_gradcheck)
+    parser.add_argument("file", metavar="FILE.py")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="for draw(rng) (default 0)")
+
+
+def run_gradcheck(args):
+    """`gradcheck`: a verdict on each array, at the point where it is worst; 0 if all are right, else 1."""
+    rng, module = np.random.default_rng(check.integer("--seed", args.seed, 0)), run_file(args.file)
+    fixed = hasattr(module, "point")
+    for name in ("f", "grad") if fixed else ("f", "grad", "draw"):
+        if not callable(getattr(module, name, None)):
+            raise ValueError(f"{args.file}: expected functions f, grad, and point or draw(rng); no {name}")
+    try:
+        found = [judge(module.f, module.grad, module.point if fixed else module.draw(rng), rng)
+                 for _ in range(1 if fixed else DRAWN)]
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{args.file}: {type(error).__name__}: {error}".partition("\n")[0]) from error
+    verdicts, remark = max(found, key=lambda found: max(verdict.error for verdict in found[0]))
+    for verdict in verdicts:
+        print(f"{verdict.name:5} {str(verdict.shape):8} {verdict.words}")
+    count = sum(verdict.words.startswith("right") for verdict in verdicts)
+    print(f"{remark}\n{count} of {len(verdicts)} arrays right")
+    return int(count < len(verdicts))
+
+
+def apart(point):
+    """The arrays of a point or a gradient by name, and the function that puts arrays together again."""
+    if isinstance(point, Mapping):
+        return dict(point), lambda arrays: dict(zip(point, arrays))
+    if hasattr(point, "_fields"):
+        return point._asdict(), point._make
+    return {"x": point}, lambda arrays: arrays[0]
+
+
+def judge(f, grad, point, rng):
+    """A Verdict on each array of grad at a point, and a remark on what it was held against."""
+    arrays, build = apart(point)
+    arrays = {name: check.reals(name, array) for name, array in arrays.items()}
+    if not sum(a.size for a in arrays.values()):
+        raise ValueError("point: expected numbers, got none")
+    x = np.concatenate([a.ravel() for a in arrays.values()])
+    # Steps are in units of an array's numbers, 1 at most.
+    scale = np.concatenate([np.full(a.size, min(1, np.abs(a).max(initial=0)) or 1) for a in arrays.values()])
+    ends = np.cumsum([a.size for a in arrays.values()])
+
+    def split(v):
+        """The vector of all numbers as arrays: copies, which the file's functions may change."""
+        return [part.reshape(a.shape) for part, a in zip(np.split(v.copy(), ends[:-1]), arrays.values())]
+
+    def line(direction):
+        """f along a direction, as a function of the step."""
+        return lambda h: float(check.reals("f", f(build(split(x + h * scale * direction))), ()))
+
+    direction = rng.choice([-1.0, 1.0], len(x)) / np.sqrt(len(x))
+    across = line(direction)
+    if across(0) != across(0):
+        raise ValueError("f: expected the same number at the same point (does it draw random numbers?)")
+    slope, doubt = richardson(across)
+    truth, doubts, method = complex_derivative(lambda v: f(build(split(v))), x), 0 * x, "the complex step"
+    if truth is None or max(abs(truth @ (scale * direction) - slope) - 10 * doubt, doubt / 1000) > \
+            1e-6 * np.linalg.norm(truth * scale * direction):
+        axes = (line(np.arange(len(x)) == i) for i in range(len(x)))
+        truth, doubts = np.transpose([richardson(axis) for axis in axes]) / scale
+        method = "central differences, extrapolated to step 0"
+    # Fourth differences over steps of 1e-4 leave 1e-16 f'''' and √70 times what f is rounded by.
+    noise = np.median(np.abs(np.diff([across(k * 1e-4) for k in range(1, 17)], 4))) / np.sqrt(70)
+    noise /= max(abs(across(0)), abs(slope)) or 1
+    verdicts, given = [], apart(grad(build(split(x))))[0]
+    for name, end, a, doubt, X in zip(arrays, ends, split(truth), split(doubts), arrays.values()):
+        b = check.asarray(f"grad: {name}", given.get(name))
+        if b.dtype.kind not in "iufb":
+            raise ValueError(f"grad: {name}: expected real numbers, got {b.dtype}")
+        size = max(np.abs(a).max(initial=0), gradcheck.VANISHING * np.abs(truth).max()) or 1.0
+        small = size * (SINGLE if noise > COARSE or b.dtype == np.float32 else RIGHT)
+
+        def slopes(step, end=end, X=X):
+            """The slopes of f on both sides, along `step` in this array's numbers."""
+            whole = np.zeros(len(x))
+            whole[end - X.size:end] = step.ravel()
+            return sides(line(whole / scale), noise)
+        verdicts.append(Verdict(name, X.shape, *verdict(a, b + 0.0, X, doubt, size, small, slopes)))
+    return verdicts, f"held against {method}" + (curve(across, slope, noise) if noise > COARSE else "")
+
+
+def verdict(a, b, x, doubt, size, small, slopes):
+    """Error and words on the array b, if a is the gradient at x up to `doubt`."""
+    if b.shape != a.shape or not np.isfinite(b).all():
+        return np.inf, f"WRONG: {mistake(a, b, x, small)}"
+    kinks, outside = np.zeros(x.shape, bool), []
+    for i in map(tuple, np.argwhere((abs(a - b) > small) | (doubt > small))[:SIDES].tolist()):
+        kink, low, high = slopes(np.eye(x.size)[np.ravel_multi_index(i, x.shape) if i else 0])
+        if kink == np.inf:
+            return np.inf, f"WRONG: not differentiable at {list(i)}: f jumps there, or its slope has no end"
+        kinks[i] = kink
+        outside += [i] * (kink and not low - 1e-3 * size <= b[i] <= high + 1e-3 * size)
+    # Each entry may be right and all together not, as where a tie is counted twice.
+    _, low, high = slopes(kinks + 0.0)
+    if kinks.any() and not low - 1e-3 * size <= b[kinks].sum() <= high + 1e-3 * size:
+        outside.append(tuple(np.argwhere(kinks)[0].tolist()))
+    b, doubt = np.where(kinks, a, b), np.where(kinks, 0, doubt).max()
+    error = float(np.abs(a - b).max() / size)
+    if error * size > max(small, 10 * doubt):
+        return error, f"WRONG: {mistake(a, b, x, small)}"
+    if 10 * doubt > size / 10:
+        return np.inf, "WRONG or right: f is rounded too coarsely to tell"
+    if outside:
+        return np.inf, f"WRONG only at kinks or ties, as at {list(outside[0])}: the slopes of f are others"
+    at_kinks = f"; at {kinks.sum()} kinks between the slopes on both sides" if kinks.any() else ""
+    return error, f"right to {min(15, int(-np.log10(max(error, 1e-16))))} digits{at_kinks}"
+
+
+def complex_derivative(f, x):
+    """The complex step's derivative, or None if f does not take complex numbers."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            return gradcheck.complex_step(f, x)
+    except Exception:
+        return None
+
+
+def richardson(line):
+    """The derivative of a function of one number at 0, and a bound on its error.
+
+    Differences over 2h have an error in even powers of h. With the step halved each time they are
+    extrapolated to h = 0 in all orders (Neville); the number nearest to its neighbours is taken.
+    """
+    best, above = (np.nan, np.inf), np.zeros(0)
+    for h in 0.5 ** np.arange(3, 17):
+        row = [(line(h) - line(-h)) / (2 * h)]
+        for order, coarser in enumerate(above, start=1):
+            row.append(row[-1] + (row[-1] - coarser) / (4 ** order - 1))
+            bound = max(abs(row[-1] - row[-2]), abs(row[-1] - coarser))
+            best = (row[-1], bound) if bound < best[1] else best
+        above = np.array(row)
+    return best
+
+
+def sides(line, noise):
+    """0, 1 at a kink, ∞ at a jump; the smaller and the larger slope on both sides of 0.
+
+    Of a smooth f their difference shrinks with the step, at a kink it stays, at a jump it grows.
+    """
+    h = max(1e-6, np.sqrt(noise))
+    (left, right), far = (((line(0) - line(-k)) / k, (line(k) - line(0)) / k) for k in (h, 30 * h))
+    apart, rounding = abs(right - left), 20 * max(noise, 1e-16) * abs(line(0)) / h
+    kink = 0 if apart <= max(0.3 * abs(far[1] - far[0]), rounding) else \
+        1 if apart < 3 * abs(far[1] - far[0]) else np.inf
+    return kink, min(left, right), max(left, right)
+
+
+def curve(line, slope, noise):
+    """The error of difference quotients against the step: the step squared, then rounding over the step."""
+    rows = [f"\nf is rounded to {noise:.0e} of its size, as in float32; difference quotients by their step:"]
+    for h in 10.0 ** -np.arange(1, 9):
+        error = max(abs((line(h) - line(-h)) / (2 * h) / (slope or 1) - 1), 1e-16)
+        rows.append(f"  step {h:.0e}  error {error:.0e}  {'#' * int(np.clip(-np.log10(error), 0, 16))}")
+    return "\n".join(rows)
+
+
+def mistake(a, b, x, small):
+    """What turns the gradient a into b, in words; x is the point, and `small` no difference."""
+    if a.shape != b.shape:
+        what = "transposed, of " if a.shape == b.T.shape and np.abs(a - b.T).max() <= small else \
+            "not summed over its first axis, of " if a.shape == b.shape[1:] and \
+            np.abs(a - b.sum(axis=0)).max() <= small else ""
+        return f"{what}shape {b.shape}, expected {a.shape}"
+    if not np.isfinite(b).all():
+        return f"not finite in {np.count_nonzero(~np.isfinite(b))} of {b.size} entries"
+    if not b.any():
+        return "all zero"
+    if np.abs(a).max() <= small:
+        return "f does not move with it: is it left out, or lost in rounding or an argmax?"
+    far = np.abs(a - b)
+    i = np.unravel_index(far.argmax(), a.shape)
+
+    def same(p, q):
+        """Near enough to explain what departs."""
+        return np.abs(p - q).max() <= max(small, min(10 * small, far.max() / 10))
+
+    c = float((a * b).sum() / (a * a).sum())
+    if a.ndim == 2 and a.shape == a.T.shape and same(a.T, b):
+        return "transposed"
+    if c and same(c * a, b):
+        return ratio(c, small / np.abs(a).max())
+    return part(a, b, far > small, small) or term(a, b, x, same) or \
+        f"{b[i]:.6g} at {list(map(int, i))}, expected {a[i]:.6g}; like no mistake that is known here"
+
+
+def ratio(c, close):
+    """A constant factor, and what it may stand for."""
+    if c < 0:
+        return "negated" if abs(c + 1) <= 10 * close else f"negated, and {ratio(-c, close)}"
+    for power in (1, 2):
+        q = Fraction(c ** power).limit_denominator(64 if close < 1e-6 else 8)
+        if q and abs(q / c ** power - 1) <= 20 * close and min(q.numerator, q.denominator) <= 64:
+            n, m = q.numerator, q.denominator
+            if power == 2:
+                return f"√({q}) times the gradient: is a scale, such as 1/√{max(n, m)}, forgotten?"
+            meaning = f"a sum over {n} in place of a mean" if m == 1 else \
+                f"a mean over {m} in place of {'a sum' if n == 1 else f'one over {n}'}"
+            return f"{q} times the gradient: {meaning}{', or the 2 of a square' * (n * m == 2)}?"
+    return f"{c:.6g} times the gradient"
+
+
+def part(a, b, off, small):
+    """What is wrong with some rows, columns or entries alone, or None."""
+    if a.ndim == 2 and len(a) > 1 and (off.sum(axis=1) == 1).all():
+        return "wrong in one entry of each row: is the target's term left out?"
+    for axis, what in zip(range(a.ndim), ("row", "column") if a.ndim > 1 else ("entry",)):
+        lines = np.flatnonzero(np.moveaxis(off, axis, 0).reshape(a.shape[axis], -1).any(axis=1))
+        if len(lines) < a.shape[axis]:
+            where = f"{what} {', '.join(map(str, lines[:6]))}{', …' * (len(lines) > 6)}"
+            if np.abs(a.take(lines, axis)).max() <= small:
+                return f"not 0 in {where}, where f does not move: is a mask left out?"
+            if not b.take(lines, axis).any():
+                return f"0 in {where}: left out?"
+            return f"wrong in {where} alone: is a term left out there, or overwritten by another?"
+    return None
+
+
+def term(a, b, x, same):
+    """The term that is missing, or None: the same few vectors, made of x, along each row."""
+    if not a.ndim:
+        return None
+    (lacks, rows), n = ((v.reshape(-1, v.shape[-1]) for v in (a - b, x)), a.shape[-1])
+    for v, words in ((x, "c x, as of a penalty c/2 |x|²"), (np.sign(x), "c sign(x), as of a penalty c |x|")):
+        c = (v * (a - b)).sum() / ((v * v).sum() or 1)
+        if same(c * v, a - b):
+            return f"lacks the term {words}, c = {c:.6g}"
+    one, powers = np.ones_like(rows), np.exp(rows - rows.max(axis=1, keepdims=True))
+    for basis, words in (([one], "a constant, as the mean that a norm subtracts"),
+                         ([rows], "a multiple of x, as of a norm"),
+                         ([one, rows], "a constant and a multiple of x, as of layer norm"),
+                         ([powers], "a multiple of softmax(x), as of a softmax")):
+        fit = [B @ np.linalg.lstsq(B, row, rcond=None)[0] for B, row in zip(np.stack(basis, axis=-1), lacks)]
+        if n >= len(basis) + 2 and same(np.array(fit), lacks):
+            return f"lacks in each row {words}"
+    factors = (a * b).sum(axis=-1, keepdims=True) / ((a * a).sum(axis=-1, keepdims=True) + 1e-300)
+    if a.ndim > 1 and n > 2 and same(factors * a, b):
+        return f"in each row another factor, {', '.join(f'{c:.6g}' for c in factors.ravel()[:3])}, …"
+    return None
