@@ -1,10 +1,15 @@
 """State dicts of other code: the same logits, evaluated in that code's own equations, and what is refused."""
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from refimpl import induction
-from refimpl.vectors import dialects
+from refimpl import induction, vectors
+from refimpl.__main__ import main
+from refimpl.vectors import dialects, probe
 from refimpl.vectors.dialects import read, write
 
 V, d, L, T = 7, 6, 9, 8
@@ -216,3 +221,122 @@ def test_bfloat16_of_jax_becomes_float32():
         def astype(self, dtype):
             return np.array([1.5, -2.0], dtype)
     assert dialects.as_array(Array()).dtype == np.float32
+
+
+def test_compare_takes_tensors(rng):
+    vector = next(iter(vectors.read("tests/vectors")))
+    tensors = {name: Tensor(array, {"float"}) for name, array in vector.arrays.items()}
+    assert vectors.compare(vector, tensors).passed
+    tensors["loss"] = Tensor(vector.arrays["loss"] + 1, {"float"})
+    with pytest.raises(AssertionError, match="first departs: loss"):
+        vectors.compare(vector, tensors)
+
+
+# The command
+
+def checkpoint(tmp_path, dialect="birth", pi_b=False, options={}, **fields):
+    """A constructed model with b1 = 8, b2 = 6, bo = 9 and all eight tokens as triggers, as a file."""
+    rng = np.random.default_rng(0)
+    bigram = induction.Bigram.random(8, rng)
+    frame = induction.orthonormal_frame(8, 32, rng, "absolute")
+    params = induction.construct(frame, bigram, 8, 8.0, 6.0, 9.0, "absolute")._replace(**fields)
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, **write(params, dialect, **options), **({"pi_b": bigram.pi_b} if pi_b else {}))
+    return path
+
+
+def run(capsys, *argv):
+    try:
+        status = main(["probe", *map(str, argv)])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("dialect, options", [("birth", ()), ("birth-full", ("n_heads=1", "pre_norm=False"))])
+def test_probe_finds_what_was_constructed(capsys, tmp_path, dialect, options):
+    path = checkpoint(tmp_path, dialect, True, dict(n_heads=1, pre_norm=False) if options else {})
+    argv = [path, "--dialect", dialect, *(word for option in options for word in ("--option", option))]
+    status, out, err = run(capsys, *argv)
+    assert status == 0 and err == ""
+    for line in ("WK1 1.000 8 8", "WK2 1.000 6 6", "WO 1.000 9 9"):
+        assert line in re.sub(" +", " ", out)
+    assert "WF         1.000" in out and "I3 has the model's first token in 1.000 of them" in out
+    rows = {row[:18].strip(): float(row[18:].split()[0]) for row in out.splitlines() if row[:18].strip() in
+            ("WF on E", "WO on E", "direct on E", "direct on P")}
+    assert rows["WF on E"] + rows["WO on E"] == pytest.approx(1, abs=2e-3) and abs(rows["direct on E"]) < 2e-3
+    k_star = float(re.search(r"wins by I5 if k > ([\d.]+)", out)[1])
+    won = [int(k) for k in re.search("at k = ([0-9, ]+)", out)[1].split(",") if k.strip()]
+    assert won[0] == int(k_star) + 1 and won == list(range(won[0], won[0] + len(won)))
+    assert run(capsys, *argv) == (status, out, err)
+    assert run(capsys, *argv, "--seed", "1")[1] != out
+    # Control: with the wrong triggers I3 is another formula.
+    few = run(capsys, *argv, "--triggers", "6,7")[1]
+    assert "first token in 1.000" not in few
+
+
+def test_probe_says_what_holds_nothing(capsys, tmp_path):
+    path = checkpoint(tmp_path, WF=np.zeros((88, 88)), WO=np.zeros((88, 88)))
+    status, out, _ = run(capsys, path, "--dialect", "birth", "--prompt", "1,2,1")
+    assert status == 0 and "WO: expected a trained or constructed memory, got zeros only" in out
+    assert "prompt 1 2 1\n" in out and "I5 says nothing" in out
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--dialect", "birth-full"], "n_heads: expected 1"), (["--dialect", "gpt"], "invalid choice"),
+    (["--dialect", "birth", "--prompt", "1,9"], "tokens: expected values in 0..7"),
+    (["--dialect", "birth", "--prompt", "1,a"], "invalid token_ids value"),
+    (["--dialect", "birth", "--triggers", "8"], "triggers: expected values in 0..7"),
+    (["--dialect", "birth", "--train-length", "1"], "--train-length: expected an integer in 2..32"),
+    (["--dialect", "birth", "--seed", "-1"], "--seed: expected an integer at least 0"),
+    (["--dialect", "birth", "--option", "use_rope=True"], "use_rope: expected False"),
+    (["--dialect", "lens", "--option", "normalization_type=None"], "embed.W_E: expected this array")])
+def test_probe_refuses_bad_usage_in_one_line(capsys, tmp_path, argv, message):
+    status, _, err = run(capsys, checkpoint(tmp_path), *argv)
+    assert status == 2 and message in err and "Traceback" not in err
+
+
+def test_probe_refuses_a_file_that_is_none(capsys, tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    for content in (None, b"", b"PK"):
+        if content is not None:
+            path.write_bytes(content)
+        status, _, err = run(capsys, path, "--dialect", "birth")
+        assert status == 2 and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("T", [1, 5, 9])
+def test_parts_of_the_logits_add_up_with_absolute_positions(rng, T):
+    params, z = random_params(rng), rng.integers(0, V, T)
+    found = probe.parts(params, z)
+    logits = induction.forward(params, z, "absolute").logits[-1]
+    agree(sum(found.values()), logits)
+    assert sum(probe.share(logits[None], part[None]) for part in found.values()) == pytest.approx(1)
+
+
+# The fixture
+
+PORT = """
+from refimpl import vectors
+
+def test_a_port_that_is_right(refimpl_case):
+    vectors.compare(refimpl_case, dict(refimpl_case.arrays))
+    assert refimpl_case.case.tokens.ndim == 2
+
+def test_a_port_that_is_not(refimpl_case):
+    vectors.compare(refimpl_case, {"loss": 0 * refimpl_case.arrays["loss"]})
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--refimpl-vectors", "tests/vectors")])
+def test_the_fixture_runs_a_ports_test_for_each_case(tmp_path, options):
+    path = tmp_path / "test_port.py"
+    path.write_text(PORT)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "refimpl.pytest_plugin", "-c", "/dev/null",
+                           "-p", "no:cacheprovider", *options, "-k", "one", "-rA", str(path)], text=True,
+                          stdout=subprocess.PIPE)
+    names = {name for model, name, *_ in vectors.cases.CASES if "one" in name}
+    passed = set(re.findall(r"PASSED .*test_a_port_that_is_right\[(?:induction|recall)/(.*)\]", done.stdout))
+    failed = set(re.findall(r"FAILED .*test_a_port_that_is_not\[(?:induction|recall)/(.*)\] ", done.stdout))
+    assert passed == failed == names and len(names) > 2, done.stdout
