@@ -337,6 +337,6 @@ def test_the_fixture_runs_a_ports_test_for_each_case(tmp_path, options):
                            "-p", "no:cacheprovider", *options, "-k", "one", "-rA", str(path)], text=True,
                           stdout=subprocess.PIPE)
     names = {name for model, name, *_ in vectors.cases.CASES if "one" in name}
-    passed = set(re.findall(r"PASSED .*test_a_port_that_is_right\[(?:induction|recall)/(.*)\]", done.stdout))
-    failed = set(re.findall(r"FAILED .*test_a_port_that_is_not\[(?:induction|recall)/(.*)\] ", done.stdout))
+    passed = set(re.findall(r"PASSED .*test_a_port_that_is_right\[(?:induction|recall)/([\w-]*)\]", done.stdout))
+    failed = set(re.findall(r"FAILED .*test_a_port_that_is_not\[(?:induction|recall)/([\w-]*)\]", done.stdout))
     assert passed == failed == names and len(names) > 2, done.stdout
