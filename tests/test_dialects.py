@@ -262,25 +262,25 @@ def test_probe_finds_what_was_constructed(capsys, tmp_path, dialect, options):
     assert status == 0 and err == ""
     for line in ("WK1 1.000 8 8", "WK2 1.000 6 6", "WO 1.000 9 9"):
         assert line in re.sub(" +", " ", out)
-    assert "WF         1.000" in out and "I3 has the model's first token in 1.000 of them" in out
+    assert "WF         1.000" in out and "I3 has the model's first token at 1.000 of all" in out
     rows = {row[:18].strip(): float(row[18:].split()[0]) for row in out.splitlines() if row[:18].strip() in
             ("WF on E", "WO on E", "direct on E", "direct on P")}
     assert rows["WF on E"] + rows["WO on E"] == pytest.approx(1, abs=2e-3) and abs(rows["direct on E"]) < 2e-3
-    k_star = float(re.search(r"wins by I5 if k > ([\d.]+)", out)[1])
+    k_star = float(re.search(r"nats, if k > ([\d.]+)", out)[1])
     won = [int(k) for k in re.search("at k = ([0-9, ]+)", out)[1].split(",") if k.strip()]
     assert won[0] == int(k_star) + 1 and won == list(range(won[0], won[0] + len(won)))
     assert run(capsys, *argv) == (status, out, err)
     assert run(capsys, *argv, "--seed", "1")[1] != out
     # Control: with the wrong triggers I3 is another formula.
     few = run(capsys, *argv, "--triggers", "6,7")[1]
-    assert "first token in 1.000" not in few
+    assert "first token at 1.000" not in few
 
 
 def test_probe_says_what_holds_nothing(capsys, tmp_path):
     path = checkpoint(tmp_path, WF=np.zeros((88, 88)), WO=np.zeros((88, 88)))
     status, out, _ = run(capsys, path, "--dialect", "birth", "--prompt", "1,2,1")
     assert status == 0 and "WO: expected a trained or constructed memory, got zeros only" in out
-    assert "prompt 1 2 1\n" in out and "I5 says nothing" in out
+    assert "prompt 1 2 1\n" in out and "needs bo > 0" in out
 
 
 @pytest.mark.parametrize("argv, message", [
@@ -337,6 +337,6 @@ def test_the_fixture_runs_a_ports_test_for_each_case(tmp_path, options):
                            "-p", "no:cacheprovider", *options, "-k", "one", "-rA", str(path)], text=True,
                           stdout=subprocess.PIPE)
     names = {name for model, name, *_ in vectors.cases.CASES if "one" in name}
-    passed = set(re.findall(r"PASSED .*test_a_port_that_is_right\[(?:induction|recall)/([\w-]*)\]", done.stdout))
-    failed = set(re.findall(r"FAILED .*test_a_port_that_is_not\[(?:induction|recall)/([\w-]*)\]", done.stdout))
+    passed, failed = (set(re.findall(rf"{outcome} .*\[(?:induction|recall)/([\w-]*)\]", done.stdout))
+                      for outcome in ("PASSED .*is_right", "FAILED .*is_not"))
     assert passed == failed == names and len(names) > 2, done.stdout

@@ -212,7 +212,7 @@ def test_points_are_drawn_and_the_worst_is_told(capsys, tmp_path):
     (VECTOR.format("[np.nan]", "x.sum()", "x"), "x: expected finite numbers"),
     (VECTOR.format("['a']", "x.sum()", "x"), "x: expected real numbers"),
     (VECTOR.format("[]", "x.sum()", "x"), "point: expected numbers, got none"),
-    (LINEAR.format("p.W, p.b").replace("return Layer(p.W, p.b)", "return p.W, p.b"), "grad: W: expected real"),
+    (LINEAR.format("p.W, p.b").replace("return Layer(p.W, p.b)", "return p.W, p.b"), "grad: W: expected"),
     ("point = {}\ndef f(x): return 1.0\ndef grad(x): return x", "point: ")])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_bad_file_is_one_line_and_status_2(capsys, tmp_path, content, message):

@@ -5,8 +5,9 @@ from scipy.special import log_softmax
 
 from refimpl import check, induction
 from refimpl.induction import ledger, probes, theory
-from refimpl.induction.task import trigger_ids
 from refimpl.vectors import dialects, files
+
+VALUES = {"True": True, "False": False, "None": None, "1": 1}
 
 
 def add_commands(commands):
@@ -38,49 +39,40 @@ def run_probe(args):
     state, problems = files.read_arrays(files.Path(args.file))
     if problems:
         raise ValueError(problems[0])
-    pi_b, values = state.pop("pi_b", None), {"True": True, "False": False, "None": None, "1": 1}
-    options = {name: values.get(word, word) for name, _, word in (o.partition("=") for o in args.option)}
-    params = dialects.read(state, args.dialect, **options)
-    (V, d), L = params.E.shape, len(params.pos)
+    pi_b, options = state.pop("pi_b", None), (option.partition("=")[::2] for option in args.option)
+    params = dialects.read(state, args.dialect, **{name: VALUES.get(word, word) for name, word in options})
     rng = np.random.default_rng(check.integer("--seed", args.seed, 0))
-    Q = trigger_ids(V if args.triggers is None else args.triggers, V)
+    (V, d), L = params.E.shape, len(params.pos)
+    Q = np.arange(V) if args.triggers is None else args.triggers
     L0 = L if args.train_length is None else check.integer("--train-length", args.train_length, 2, L + 1)
     with np.errstate(divide="ignore"):
         log_pi_b = log_softmax(params.E @ (params.U @ params.WF).T, axis=1) if pi_b is None else \
             np.log(check.law("pi_b", pi_b, 2, V))
     bigram = induction.Bigram(tuple(range(V)), np.full(V, 1 / V), np.exp(log_pi_b))
-    print(f"{args.file}: dialect {args.dialect}, V = {V} tokens, d = {d}, L = {L} positions\n\n"
-          "memory  recalled     margin   strength")
+    print(f"V = {V} tokens, d = {d}, L = {L} positions\n\nmemory  recalled     margin   strength")
     strengths = []
     for name, probe, *given in (("WK1", probes.WK1, "absolute", L0), ("WK2", probes.WK2, Q),
                                 ("WO", probes.WO), ("WF", probes.WF, bigram))[:3 if pi_b is None else 4]:
         try:
             found = probe(params, *given)
             print(f"{name:6}  {found.argmax:8.3f} {found.margin:10.3g} {found.strength:10.3g}")
-        except ValueError as error:
+        except ValueError as error:         # a memory of zeros
             found = probes.Recall(0.0, 0.0, 0.0)
             print(f"{name:6}  {error}")
         strengths.append(found.strength)
-    b1, b2, bo = strengths[:3]
-    z = drawn_prompt(bigram, min(L0, 64), args.triggers, rng) if args.prompt is None else args.prompt
+    z = args.prompt if args.prompt is not None else induction.sample(
+        bigram, 1, min(L0, 64), rng, max(1, min(5, V // 4)) if args.triggers is None else Q,
+        drawn=args.triggers is None).tokens[0, :-1]
     found = induction.forward(params, z, "absolute").logits
-    expected = theory.logits(z, log_pi_b, Q, b1, b2, bo, "absolute", L0)
+    expected = theory.logits(z, log_pi_b, Q, *strengths[:3], "absolute", L0)
     print(f"\nprompt {' '.join(map(str, z))}\n\nlogits at its end     share   first token")
     for name, part in parts(params, z).items():
-        print(f"{name:18} {share(found[-1:], part[None]):8.3f} {part.argmax():8}")
+        print(f"{name:18} {share(found[-1], part):8.3f} {part.argmax():8}")
+    same = np.mean(found.argmax(axis=1) == expected.argmax(axis=1))
     print(f"{'all':18} {1:8.3f} {found[-1].argmax():8}\nI3, strengths above   {expected[-1].argmax():14}\n\n"
-          f"At all {len(z)} positions I3 has the model's first token in "
-          f"{np.mean(found.argmax(axis=1) == expected.argmax(axis=1)):.3f} of them.\n"
-          + hijack(params, log_pi_b, int(Q[0]), min(L0, 64), b2, bo, rng))
+          f"I3 has the model's first token at {same:.3f} of all {len(z)} positions\n"
+          f"I5 at {min(L0, 64)} tokens: {hijack(params, log_pi_b, Q[0], min(L0, 64), *strengths[1:3], rng)}")
     return 0
-
-
-def drawn_prompt(bigram, T, triggers, rng):
-    """T tokens of the task, cut where a trigger stands last that has been seen before."""
-    K = max(1, min(5, len(bigram.pi_u) // 4)) if triggers is None else triggers
-    batch = induction.sample(bigram, 1, T, rng, triggers=K, drawn=triggers is None)
-    again = np.flatnonzero(batch.occurrence[0] > 1)
-    return batch.tokens[0, :again[-1] + 1 if len(again) else T]
 
 
 def parts(params, z):
@@ -89,31 +81,29 @@ def parts(params, z):
     If each E[z_t] + pos[t] counts as a token of its own, no positions are left, and the ledger holds.
     """
     x0, n = params.E[z] + params.pos[:len(z)], max(len(z), len(params.U))
-    own = params._replace(E=np.pad(x0, ((0, n - len(z)), (0, 0))), pos=0 * params.pos,
-                          U=np.pad(params.U, ((0, n - len(params.U)), (0, 0))))
+    E, U = (np.pad(rows, ((0, n - len(rows)), (0, 0))) for rows in (x0, params.U))
+    own = params._replace(E=E, U=U, pos=0 * params.pos)
     return {name: part[-1, :len(params.U)] for name, part in ledger.logits(own, np.arange(len(z))).items()}
 
 
 def share(total, part):
     """Σ total · part / Σ total², both centred over the tokens; the shares of all parts add up to 1."""
-    total, part = (x - x.mean(axis=1, keepdims=True) for x in (total, part))
-    return (total * part).sum() / ((total * total).sum() or 1)
+    total = total - total.mean()
+    return total @ (part - part.mean()) / (total @ total or 1)
 
 
 def hijack(params, log_pi_b, q, T, b2, bo, rng):
-    """Claim I5 in words for a trigger, beside the model on designed prompts of T tokens."""
+    """Claim I5 in words for trigger q, beside the model on designed prompts of T tokens."""
     rivals = [v for v in np.argsort(log_pi_b[q]) if v != q and np.isfinite(log_pi_b[q, v])]
     gap = np.ptp(log_pi_b[q, rivals]) if len(rivals) > 2 else 0.0
     if bo <= 0 or T < 4 or gap < 1e-9:
-        return "I5 says nothing: it takes bo > 0, four tokens and a bigram that prefers one of them."
+        return "needs bo > 0, four tokens and a bigram that prefers one of them"
     u, *others, w = rivals
-    k_star = theory.hijack(np.array([1.0]), np.array([T]), np.array([gap]), np.array([b2]),
-                           np.array([bo])).critical_repetitions[0]
+    k_star = theory.hijack(1, T, gap, b2, bo).critical_repetitions
     won = []
     for k in range(1, T // 2):
         z = np.concatenate([rng.choice(others, T - 2 * k - 1), [q, u] * k, [q]])
         last = induction.forward(params, z, "absolute").logits[-1]
-        won += [k] * bool(last[u] > last[w])
-    return (f"{T} tokens that end with trigger {q} and say '{q} {u}' k times; the bigram prefers {w} by "
-            f"{gap:.3g} nats:\n{u} wins by I5 if k > {k_star:.3g}, in the model at k = "
-            f"{', '.join(map(str, won[:8])) or 'none'}{', …' * (len(won) > 8)}.")
+        won += [str(k)] * (last[u] > last[w])
+    return (f"after k copies of '{q} {u}' {q} recalls {u} and not {w}, ahead by {gap:.3g} nats, if k > "
+            f"{k_star:.3g}; the model at k = {', '.join(won[:6]) or 'none'}{', …' * (len(won) > 6)}")
