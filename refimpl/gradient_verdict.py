@@ -94,15 +94,15 @@ def judge(f, grad, point, rng):
     across = line(direction)
     if across(0) != across(0):
         raise ValueError("f: expected the same number at the same point (does it draw random numbers?)")
-    slope, doubt = richardson(across)
+    # Fourth differences over steps of 1e-4 keep 1e-16 of the fourth derivative, and √70 times the rounding.
+    noise = np.median(np.abs(np.diff([across(k * 1e-4) for k in range(1, 17)], 4))) / np.sqrt(70)
+    slope, doubt = richardson(across, noise)
     truth, doubts, method = complex_derivative(lambda v: f(build(split(v))), x), 0 * x, "the complex step"
     if truth is None or max(abs(truth @ (scale * direction) - slope) - 10 * doubt, doubt / 1000) > \
             1e-6 * np.linalg.norm(truth * scale * direction):
         axes = (line(np.arange(len(x)) == i) for i in range(len(x)))
-        truth, doubts = np.transpose([richardson(axis) for axis in axes]) / scale
+        truth, doubts = np.transpose([richardson(axis, noise) for axis in axes]) / scale
         method = "central differences, extrapolated to step 0"
-    # Fourth differences over steps of 1e-4 leave 1e-16 f'''' and √70 times what f is rounded by.
-    noise = np.median(np.abs(np.diff([across(k * 1e-4) for k in range(1, 17)], 4))) / np.sqrt(70)
     noise /= max(abs(across(0)), abs(slope)) or 1
     verdicts, given = [], apart(grad(build(split(x))))[0]
     for name, end, a, doubt, X in zip(arrays, ends, split(truth), split(doubts), arrays.values()):
@@ -159,8 +159,8 @@ def complex_derivative(f, x):
         return None
 
 
-def richardson(line):
-    """The derivative of a function of one number at 0, and a bound on its error.
+def richardson(line, noise):
+    """The derivative at 0 of a function of one number, rounded by about `noise`, and a bound on its error.
 
     Differences over 2h have an error in even powers of h. With the step halved each time they are
     extrapolated to h = 0 in all orders (Neville); the number nearest to its neighbours is taken.
@@ -170,7 +170,7 @@ def richardson(line):
         row = [(line(h) - line(-h)) / (2 * h)]
         for order, coarser in enumerate(above, start=1):
             row.append(row[-1] + (row[-1] - coarser) / (4 ** order - 1))
-            bound = max(abs(row[-1] - row[-2]), abs(row[-1] - coarser))
+            bound = max(abs(row[-1] - row[-2]), abs(row[-1] - coarser), noise / h)
             best = (row[-1], bound) if bound < best[1] else best
         above = np.array(row)
     return best

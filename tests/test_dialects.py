@@ -312,7 +312,7 @@ def test_parts_of_the_logits_add_up_with_absolute_positions(rng, T):
     found = probe.parts(params, z)
     logits = induction.forward(params, z, "absolute").logits[-1]
     agree(sum(found.values()), logits)
-    assert sum(probe.share(logits[None], part[None]) for part in found.values()) == pytest.approx(1)
+    assert sum(probe.share(logits, part) for part in found.values()) == pytest.approx(1)
 
 
 # The fixture
@@ -337,6 +337,6 @@ def test_the_fixture_runs_a_ports_test_for_each_case(tmp_path, options):
                            "-p", "no:cacheprovider", *options, "-k", "one", "-rA", str(path)], text=True,
                           stdout=subprocess.PIPE)
     names = {name for model, name, *_ in vectors.cases.CASES if "one" in name}
-    passed, failed = (set(re.findall(rf"{outcome} .*\[(?:induction|recall)/([\w-]*)\]", done.stdout))
+    passed, failed = (set(re.findall(rf"{outcome}\[(?:induction|recall)/([\w-]*)\]", done.stdout))
                       for outcome in ("PASSED .*is_right", "FAILED .*is_not"))
     assert passed == failed == names and len(names) > 2, done.stdout
