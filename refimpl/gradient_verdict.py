@@ -11,7 +11,6 @@ sides tell kinks and jumps from mistakes. A mistake is named only if it explains
 import warnings
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,23 +19,39 @@ from refimpl.terminal import run_file
 
 RIGHT, SINGLE = 1e-9, 1e-4      # relative error allowed in float64 and float32; a lost eps gives about 1e-5
 COARSE = 1e-10                  # f is rounded beyond this part of its size: not in float64
-DRAWN, SIDES = 3, 50            # points, where the file draws them; entries whose two slopes are looked at
+DRAWN, SIDES = 3, 1000            # points, where the file draws them; entries whose two slopes are looked at
 
 
-class Verdict(NamedTuple):
-    """What is said of one array. Its words begin with "right" or "WRONG"; its error is relative."""
+class Function:
+    """f at a point, as a function of the vector x of all numbers of the point."""
 
-    name: str
-    shape: tuple
-    error: float
-    words: str
+    def __init__(self, f, point):
+        arrays, self.build = apart(point)
+        self.f, self.arrays = f, {name: check.reals(name, array) for name, array in arrays.items()}
+        sizes = [a.size for a in self.arrays.values()]
+        if not sum(sizes):
+            raise ValueError("point: expected numbers, got none")
+        self.ends, self.x = np.cumsum(sizes), np.concatenate([a.ravel() for a in self.arrays.values()])
+        # Steps are in units of an array's numbers, 1 at most.
+        self.scale = np.repeat([min(1, np.abs(a).max(initial=0)) or 1 for a in self.arrays.values()], sizes)
+
+    def split(self, x):
+        """The vector as arrays: copies, which the file's functions may change."""
+        parts = np.split(x.copy(), self.ends[:-1])
+        return [part.reshape(a.shape) for part, a in zip(parts, self.arrays.values())]
+
+    def __call__(self, x):
+        return self.f(self.build(self.split(x)))
+
+    def line(self, direction):
+        """f along a direction, as a function of the step."""
+        return lambda h: float(check.reals("f", self(self.x + h * self.scale * direction), ()))
 
 
 def add_commands(commands):
     """Add `gradcheck`."""
     parser = commands.add_parser("gradcheck", help="what is wrong with a gradient of your own, in words",
-                                 description="FILE.py defines f, grad, and point or draw(rng); more by "
-                                             "python -m pydoc refimpl.gradient_verdict")
+                                 description="What FILE.py holds: python -m pydoc refimpl.gradient_verdict")
     parser.set_defaults(run=run_gradcheck)
     parser.add_argument("file", metavar="FILE.py")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="for draw(rng) (default 0)")
@@ -50,15 +65,14 @@ def run_gradcheck(args):
         if not callable(getattr(module, name, None)):
             raise ValueError(f"{args.file}: expected functions f, grad, and point or draw(rng); no {name}")
     try:
-        found = [judge(module.f, module.grad, module.point if fixed else module.draw(rng), rng)
-                 for _ in range(1 if fixed else DRAWN)]
+        judged = [judge(module.f, module.grad, module.point if fixed else module.draw(rng), rng)
+                  for _ in range(1 if fixed else DRAWN)]
     except (Exception, SystemExit) as error:
         raise ValueError(f"{args.file}: {type(error).__name__}: {error}".partition("\n")[0]) from error
-    verdicts, remark = max(found, key=lambda found: max(verdict.error for verdict in found[0]))
-    for verdict in verdicts:
-        print(f"{verdict.name:5} {str(verdict.shape):8} {verdict.words}")
-    count = sum(verdict.words.startswith("right") for verdict in verdicts)
-    print(f"{remark}\n{count} of {len(verdicts)} arrays right")
+    verdicts, remark = max(judged, key=lambda judged: max(error for _, _, error, _ in judged[0]))
+    print(*(f"{name:5} {str(shape):8} {words}" for name, shape, _, words in verdicts), remark, sep="\n")
+    count = sum(words.startswith("right") for *_, words in verdicts)
+    print(f"{count} of {len(verdicts)} arrays right")
     return int(count < len(verdicts))
 
 
@@ -72,53 +86,45 @@ def apart(point):
 
 
 def judge(f, grad, point, rng):
-    """A Verdict on each array of grad at a point, and a remark on what it was held against."""
-    arrays, build = apart(point)
-    arrays = {name: check.reals(name, array) for name, array in arrays.items()}
-    if not sum(a.size for a in arrays.values()):
-        raise ValueError("point: expected numbers, got none")
-    x = np.concatenate([a.ravel() for a in arrays.values()])
-    # Steps are in units of an array's numbers, 1 at most.
-    scale = np.concatenate([np.full(a.size, min(1, np.abs(a).max(initial=0)) or 1) for a in arrays.values()])
-    ends = np.cumsum([a.size for a in arrays.values()])
-
-    def split(v):
-        """The vector of all numbers as arrays: copies, which the file's functions may change."""
-        return [part.reshape(a.shape) for part, a in zip(np.split(v.copy(), ends[:-1]), arrays.values())]
-
-    def line(direction):
-        """f along a direction, as a function of the step."""
-        return lambda h: float(check.reals("f", f(build(split(x + h * scale * direction))), ()))
-
-    direction = rng.choice([-1.0, 1.0], len(x)) / np.sqrt(len(x))
-    across = line(direction)
-    if across(0) != across(0):
-        raise ValueError("f: expected the same number at the same point (does it draw random numbers?)")
-    # Fourth differences over steps of 1e-4 keep 1e-16 of the fourth derivative, and √70 times the rounding.
-    noise = np.median(np.abs(np.diff([across(k * 1e-4) for k in range(1, 17)], 4))) / np.sqrt(70)
-    slope, doubt = richardson(across, noise)
-    truth, doubts, method = complex_derivative(lambda v: f(build(split(v))), x), 0 * x, "the complex step"
-    if truth is None or max(abs(truth @ (scale * direction) - slope) - 10 * doubt, doubt / 1000) > \
-            1e-6 * np.linalg.norm(truth * scale * direction):
-        axes = (line(np.arange(len(x)) == i) for i in range(len(x)))
-        truth, doubts = np.transpose([richardson(axis, noise) for axis in axes]) / scale
-        method = "central differences, extrapolated to step 0"
-    noise /= max(abs(across(0)), abs(slope)) or 1
-    verdicts, given = [], apart(grad(build(split(x))))[0]
-    for name, end, a, doubt, X in zip(arrays, ends, split(truth), split(doubts), arrays.values()):
+    """(name, shape, error, words) of each array of grad at a point, and what it was held against."""
+    function = Function(f, point)
+    truth, doubts, noise, remark = derivative(function, rng)
+    found, given = [], apart(grad(function.build(function.split(function.x))))[0]
+    for (name, x), end, a, doubt in zip(function.arrays.items(), function.ends,
+                                        *map(function.split, (truth, doubts))):
         b = check.asarray(f"grad: {name}", given.get(name))
         if b.dtype.kind not in "iufb":
             raise ValueError(f"grad: {name}: expected real numbers, got {b.dtype}")
         size = max(np.abs(a).max(initial=0), gradcheck.VANISHING * np.abs(truth).max()) or 1.0
         small = size * (SINGLE if noise > COARSE or b.dtype == np.float32 else RIGHT)
 
-        def slopes(step, end=end, X=X):
-            """The slopes of f on both sides, along `step` in this array's numbers."""
-            whole = np.zeros(len(x))
-            whole[end - X.size:end] = step.ravel()
-            return sides(line(whole / scale), noise)
-        verdicts.append(Verdict(name, X.shape, *verdict(a, b + 0.0, X, doubt, size, small, slopes)))
-    return verdicts, f"held against {method}" + (curve(across, slope, noise) if noise > COARSE else "")
+        def slopes(chosen, start=end - x.size):
+            """Whether f has a kink where these entries all rise, and its slopes on both sides."""
+            at = start + np.flatnonzero(chosen)
+            kink, low, high = sides(function.line(np.isin(np.arange(len(truth)), at)), noise)
+            return kink, low / function.scale[start], high / function.scale[start]
+        found.append((name, x.shape, *verdict(a, b + 0.0, x, doubt, size, small, slopes)))
+    return found, remark
+
+
+def derivative(function, rng):
+    """The gradient of f, bounds on its errors, by what part of its size f is rounded, and how it was found."""
+    n = len(function.x)
+    direction = rng.choice([-1.0, 1.0], n) / np.sqrt(n)
+    line = function.line(direction)
+    if line(0) != line(0):
+        raise ValueError("f: expected the same number at the same point (does it draw random numbers?)")
+    # Fourth differences over steps of 1e-4 keep 1e-16 of the fourth derivative, and √70 times the rounding.
+    noise = np.median(np.abs(np.diff([line(k * 1e-4) for k in range(1, 17)], 4))) / np.sqrt(70)
+    slope, doubt = richardson(line, noise)
+    truth, doubts, method = complex_derivative(function), np.zeros(n), "held against the complex step"
+    if truth is None or max(abs(truth @ (function.scale * direction) - slope) - 10 * doubt, doubt / 1000) > \
+            1e-6 * np.linalg.norm(truth * function.scale * direction):
+        axes = (function.line(np.arange(n) == i) for i in range(n))
+        truth, doubts = np.transpose([richardson(axis, noise) for axis in axes]) / function.scale
+        method = "held against central differences, extrapolated to step 0"
+    noise /= max(abs(line(0)), abs(slope)) or 1
+    return truth, doubts, noise, method + (curve(line, slope, noise) if noise > COARSE else "")
 
 
 def verdict(a, b, x, doubt, size, small, slopes):
@@ -127,13 +133,15 @@ def verdict(a, b, x, doubt, size, small, slopes):
         return np.inf, f"WRONG: {mistake(a, b, x, small)}"
     kinks, outside = np.zeros(x.shape, bool), []
     for i in map(tuple, np.argwhere((abs(a - b) > small) | (doubt > small))[:SIDES].tolist()):
-        kink, low, high = slopes(np.eye(x.size)[np.ravel_multi_index(i, x.shape) if i else 0])
+        one = np.zeros(x.shape)
+        one[i] = 1
+        kink, low, high = slopes(one)
         if kink == np.inf:
             return np.inf, f"WRONG: not differentiable at {list(i)}: f jumps there, or its slope has no end"
         kinks[i] = kink
         outside += [i] * (kink and not low - 1e-3 * size <= b[i] <= high + 1e-3 * size)
     # Each entry may be right and all together not, as where a tie is counted twice.
-    _, low, high = slopes(kinks + 0.0)
+    _, low, high = slopes(kinks)
     if kinks.any() and not low - 1e-3 * size <= b[kinks].sum() <= high + 1e-3 * size:
         outside.append(tuple(np.argwhere(kinks)[0].tolist()))
     b, doubt = np.where(kinks, a, b), np.where(kinks, 0, doubt).max()
@@ -148,13 +156,13 @@ def verdict(a, b, x, doubt, size, small, slopes):
     return error, f"right to {min(15, int(-np.log10(max(error, 1e-16))))} digits{at_kinks}"
 
 
-def complex_derivative(f, x):
+def complex_derivative(function):
     """The complex step's derivative, or None if f does not take complex numbers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            return gradcheck.complex_step(f, x)
+            return gradcheck.complex_step(function, function.x)
     except Exception:
         return None
 
@@ -191,38 +199,36 @@ def sides(line, noise):
 
 def curve(line, slope, noise):
     """The error of difference quotients against the step: the step squared, then rounding over the step."""
-    rows = [f"\nf is rounded to {noise:.0e} of its size, as in float32; difference quotients by their step:"]
+    rows = f"\nf is rounded to {noise:.0e} of its size, as in float32; difference quotients by their step:"
     for h in 10.0 ** -np.arange(1, 9):
         error = max(abs((line(h) - line(-h)) / (2 * h) / (slope or 1) - 1), 1e-16)
-        rows.append(f"  step {h:.0e}  error {error:.0e}  {'#' * int(np.clip(-np.log10(error), 0, 16))}")
-    return "\n".join(rows)
+        rows += f"\n  step {h:.0e}  error {error:.0e}  {'#' * int(max(-np.log10(error), 0))}"
+    return rows
 
 
 def mistake(a, b, x, small):
     """What turns the gradient a into b, in words; x is the point, and `small` no difference."""
     if a.shape != b.shape:
-        what = "transposed, of " if a.shape == b.T.shape and np.abs(a - b.T).max() <= small else \
-            "not summed over its first axis, of " if a.shape == b.shape[1:] and \
-            np.abs(a - b.sum(axis=0)).max() <= small else ""
-        return f"{what}shape {b.shape}, expected {a.shape}"
+        likely = (("transposed, of ", b.T), ("not summed over its first axis, of ", b.sum(axis=0, keepdims=b.ndim < 1)))
+        words = [words for words, c in likely if c.shape == a.shape and np.abs(a - c).max() <= small]
+        return f"{words[0] if words else ''}shape {b.shape}, expected {a.shape}"
     if not np.isfinite(b).all():
         return f"not finite in {np.count_nonzero(~np.isfinite(b))} of {b.size} entries"
     if not b.any():
         return "all zero"
     if np.abs(a).max() <= small:
         return "f does not move with it: is it left out, or lost in rounding or an argmax?"
-    far = np.abs(a - b)
-    i = np.unravel_index(far.argmax(), a.shape)
+    far, c = np.abs(a - b), float((a * b).sum() / (a * a).sum())
 
     def same(p, q):
         """Near enough to explain what departs."""
-        return np.abs(p - q).max() <= max(small, min(10 * small, far.max() / 10))
+        return p.shape == q.shape and np.abs(p - q).max() <= max(small, min(10 * small, far.max() / 10))
 
-    c = float((a * b).sum() / (a * a).sum())
-    if a.ndim == 2 and a.shape == a.T.shape and same(a.T, b):
+    if a.ndim == 2 and same(a.T, b):
         return "transposed"
     if c and same(c * a, b):
         return ratio(c, small / np.abs(a).max())
+    i = np.unravel_index(far.argmax(), a.shape)
     return part(a, b, far > small, small) or term(a, b, x, same) or \
         f"{b[i]:.6g} at {list(map(int, i))}, expected {a[i]:.6g}; like no mistake that is known here"
 
@@ -233,13 +239,12 @@ def ratio(c, close):
         return "negated" if abs(c + 1) <= 10 * close else f"negated, and {ratio(-c, close)}"
     for power in (1, 2):
         q = Fraction(c ** power).limit_denominator(64 if close < 1e-6 else 8)
-        if q and abs(q / c ** power - 1) <= 20 * close and min(q.numerator, q.denominator) <= 64:
-            n, m = q.numerator, q.denominator
-            if power == 2:
-                return f"√({q}) times the gradient: is a scale, such as 1/√{max(n, m)}, forgotten?"
-            meaning = f"a sum over {n} in place of a mean" if m == 1 else \
-                f"a mean over {m} in place of {'a sum' if n == 1 else f'one over {n}'}"
-            return f"{q} times the gradient: {meaning}{', or the 2 of a square' * (n * m == 2)}?"
+        n, m = q.numerator, q.denominator
+        if n and abs(q / c ** power - 1) <= 20 * close and min(n, m) <= 64:
+            return f"√({q}) times the gradient: is a scale, such as 1/√{max(n, m)}, forgotten?" if power == 2 else \
+                f"{q} times the gradient: a {'sum' if m == 1 else 'mean'} over {n if m == 1 else m} in place of " \
+                f"{'a mean' if m == 1 else 'a sum' if n == 1 else f'one over {n}'}" \
+                f"{', or the 2 of a square' * (n * m == 2)}?"
     return f"{c:.6g} times the gradient"
 
 
@@ -251,32 +256,30 @@ def part(a, b, off, small):
         lines = np.flatnonzero(np.moveaxis(off, axis, 0).reshape(a.shape[axis], -1).any(axis=1))
         if len(lines) < a.shape[axis]:
             where = f"{what} {', '.join(map(str, lines[:6]))}{', …' * (len(lines) > 6)}"
-            if np.abs(a.take(lines, axis)).max() <= small:
-                return f"not 0 in {where}, where f does not move: is a mask left out?"
-            if not b.take(lines, axis).any():
-                return f"0 in {where}: left out?"
-            return f"wrong in {where} alone: is a term left out there, or overwritten by another?"
+            return f"not 0 in {where}, where f does not move: is a mask left out?" \
+                if np.abs(a.take(lines, axis)).max() <= small else \
+                f"0 in {where}: left out?" if not b.take(lines, axis).any() else \
+                f"wrong in {where} alone: is a term left out there, or overwritten by another?"
     return None
 
 
 def term(a, b, x, same):
-    """The term that is missing, or None: the same few vectors, made of x, along each row."""
+    """The term that is missing, or None: along each row the same few vectors, made of the point's row."""
     if not a.ndim:
         return None
-    (lacks, rows), n = ((v.reshape(-1, v.shape[-1]) for v in (a - b, x)), a.shape[-1])
-    for v, words in ((x, "c x, as of a penalty c/2 |x|²"), (np.sign(x), "c sign(x), as of a penalty c |x|")):
-        c = (v * (a - b)).sum() / ((v * v).sum() or 1)
-        if same(c * v, a - b):
-            return f"lacks the term {words}, c = {c:.6g}"
+    c = (x * (a - b)).sum() / ((x * x).sum() or 1)
+    if same(c * x, a - b):
+        return f"lacks the term c x, as of a penalty c/2 |x|², c = {c:.6g}"
+    lacks, rows = ((a - b).reshape(-1, a.shape[-1]), x.reshape(-1, a.shape[-1]))
     one, powers = np.ones_like(rows), np.exp(rows - rows.max(axis=1, keepdims=True))
     for basis, words in (([one], "a constant, as the mean that a norm subtracts"),
                          ([rows], "a multiple of x, as of a norm"),
                          ([one, rows], "a constant and a multiple of x, as of layer norm"),
                          ([powers], "a multiple of softmax(x), as of a softmax")):
         fit = [B @ np.linalg.lstsq(B, row, rcond=None)[0] for B, row in zip(np.stack(basis, axis=-1), lacks)]
-        if n >= len(basis) + 2 and same(np.array(fit), lacks):
+        if a.shape[-1] >= len(basis) + 2 and same(np.array(fit), lacks):
             return f"lacks in each row {words}"
-    factors = (a * b).sum(axis=-1, keepdims=True) / ((a * a).sum(axis=-1, keepdims=True) + 1e-300)
-    if a.ndim > 1 and n > 2 and same(factors * a, b):
-        return f"in each row another factor, {', '.join(f'{c:.6g}' for c in factors.ravel()[:3])}, …"
+    c = (a * b).sum(axis=-1, keepdims=True) / ((a * a).sum(axis=-1, keepdims=True) + 1e-300)
+    if a.ndim > 1 and a.shape[-1] > 2 and same(c * a, b):
+        return f"in each row another factor, {', '.join(f'{factor:.6g}' for factor in c.ravel()[:3])}, …"
     return None

@@ -125,9 +125,7 @@ WRONG = {
     "an odd factor": (VECTOR.format("[0.2, 1.7, 0.3]", "np.exp(x).sum()", "1.2345678 * np.exp(x)"),
                       "1.23457 times the gradient"),
     "negated and doubled": (VECTOR.format("[0.2, 1.7, 0.3]", "np.exp(x).sum()", "-2 * np.exp(x)"),
-                            "negated, and 2 times the gradient: a sum over 2 in place of a mean, or"),
-    "sign of a penalty": (VECTOR.format("[0.2, -1.7, 1]", "(np.exp(x) + 0.3 * abs(x)).sum()", "np.exp(x)"),
-                          "lacks the term c sign(x), as of a penalty c |x|, c = 0.3")}
+                            "negated, and 2 times the gradient: a sum over 2 in place of a mean, or")}
 RIGHT = {
     "softmax": SOFTMAX.format("p * (g - (p * g).sum(-1, keepdims=True))"),
     "layer norm": NORM.format("(g - mean - along) / std(x)"),

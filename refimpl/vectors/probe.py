@@ -60,18 +60,19 @@ def run_probe(args):
             found = probes.Recall(0.0, 0.0, 0.0)
             print(f"{name:6}  {error}")
         strengths.append(found.strength)
+    b1, b2, bo = strengths[:3]
     z = args.prompt if args.prompt is not None else induction.sample(
         bigram, 1, min(L0, 64), rng, max(1, min(5, V // 4)) if args.triggers is None else Q,
         drawn=args.triggers is None).tokens[0, :-1]
     found = induction.forward(params, z, "absolute").logits
-    expected = theory.logits(z, log_pi_b, Q, *strengths[:3], "absolute", L0)
+    expected = theory.logits(z, log_pi_b, Q, b1, b2, bo, "absolute", L0)
     print(f"\nprompt {' '.join(map(str, z))}\n\nlogits at its end     share   first token")
     for name, part in parts(params, z).items():
         print(f"{name:18} {share(found[-1], part):8.3f} {part.argmax():8}")
     same = np.mean(found.argmax(axis=1) == expected.argmax(axis=1))
     print(f"{'all':18} {1:8.3f} {found[-1].argmax():8}\nI3, strengths above   {expected[-1].argmax():14}\n\n"
           f"I3 has the model's first token at {same:.3f} of all {len(z)} positions\n"
-          f"I5 at {min(L0, 64)} tokens: {hijack(params, log_pi_b, Q[0], min(L0, 64), *strengths[1:3], rng)}")
+          f"I5 at {min(L0, 64)} tokens: {hijack(params, log_pi_b, Q[0], min(L0, 64), b2, bo, rng)}")
     return 0
 
 
@@ -104,6 +105,6 @@ def hijack(params, log_pi_b, q, T, b2, bo, rng):
     for k in range(1, T // 2):
         z = np.concatenate([rng.choice(others, T - 2 * k - 1), [q, u] * k, [q]])
         last = induction.forward(params, z, "absolute").logits[-1]
-        won += [str(k)] * (last[u] > last[w])
+        won += [str(k)] if last[u] > last[w] else []
     return (f"after k copies of '{q} {u}' {q} recalls {u} and not {w}, ahead by {gap:.3g} nats, if k > "
             f"{k_star:.3g}; the model at k = {', '.join(won[:6]) or 'none'}{', …' * (len(won) > 6)}")
