@@ -108,7 +108,7 @@ def judge(f, grad, point, rng):
 
 
 def derivative(function, rng):
-    """The gradient of f, bounds on its errors, by what part of its size f is rounded, and how it was found."""
+    """The gradient of f, bounds on its errors, by what part of its size f is rounded, and the method."""
     n = len(function.x)
     direction = rng.choice([-1.0, 1.0], n) / np.sqrt(n)
     line = function.line(direction)
@@ -133,25 +133,26 @@ def verdict(a, b, x, doubt, size, small, slopes):
         return np.inf, f"WRONG: {mistake(a, b, x, small)}"
     kinks, outside = np.zeros(x.shape, bool), []
     for i in map(tuple, np.argwhere((abs(a - b) > small) | (doubt > small))[:SIDES].tolist()):
-        one = np.zeros(x.shape)
-        one[i] = 1
-        kink, low, high = slopes(one)
+        chosen = np.zeros(x.shape, bool)
+        chosen[i] = True
+        kink, low, high = slopes(chosen)
         if kink == np.inf:
             return np.inf, f"WRONG: not differentiable at {list(i)}: f jumps there, or its slope has no end"
         kinks[i] = kink
-        outside += [i] * (kink and not low - 1e-3 * size <= b[i] <= high + 1e-3 * size)
-    # Each entry may be right and all together not, as where a tie is counted twice.
-    _, low, high = slopes(kinks)
-    if kinks.any() and not low - 1e-3 * size <= b[kinks].sum() <= high + 1e-3 * size:
-        outside.append(tuple(np.argwhere(kinks)[0].tolist()))
-    b, doubt = np.where(kinks, a, b), np.where(kinks, 0, doubt).max()
-    error = float(np.abs(a - b).max() / size)
+        outside += [list(i)] * (kink and not low - 1e-3 * size <= b[i] <= high + 1e-3 * size)
+    if kinks.any() and not outside:
+        # Each entry may be right and all together not, as where a tie is counted twice.
+        _, low, high = slopes(kinks)
+        if not low - 1e-3 * size <= b[kinks].sum() <= high + 1e-3 * size:
+            outside = np.argwhere(kinks).tolist()
+    b, doubt = np.where(kinks, a, b), np.where(kinks, 0, doubt).max(initial=0)
+    error = float(np.abs(a - b).max(initial=0) / size)
     if error * size > max(small, 10 * doubt):
         return error, f"WRONG: {mistake(a, b, x, small)}"
     if 10 * doubt > size / 10:
         return np.inf, "WRONG or right: f is rounded too coarsely to tell"
     if outside:
-        return np.inf, f"WRONG only at kinks or ties, as at {list(outside[0])}: the slopes of f are others"
+        return np.inf, f"WRONG only at kinks or ties, as at {outside[0]}: the slopes of f are others"
     at_kinks = f"; at {kinks.sum()} kinks between the slopes on both sides" if kinks.any() else ""
     return error, f"right to {min(15, int(-np.log10(max(error, 1e-16))))} digits{at_kinks}"
 
@@ -199,7 +200,7 @@ def sides(line, noise):
 
 def curve(line, slope, noise):
     """The error of difference quotients against the step: the step squared, then rounding over the step."""
-    rows = f"\nf is rounded to {noise:.0e} of its size, as in float32; difference quotients by their step:"
+    rows = f"\nf is rounded to {noise:.0e} of its size, as in float32; difference quotients by step:"
     for h in 10.0 ** -np.arange(1, 9):
         error = max(abs((line(h) - line(-h)) / (2 * h) / (slope or 1) - 1), 1e-16)
         rows += f"\n  step {h:.0e}  error {error:.0e}  {'#' * int(max(-np.log10(error), 0))}"
@@ -209,9 +210,9 @@ def curve(line, slope, noise):
 def mistake(a, b, x, small):
     """What turns the gradient a into b, in words; x is the point, and `small` no difference."""
     if a.shape != b.shape:
-        likely = (("transposed, of ", b.T), ("not summed over its first axis, of ", b.sum(axis=0, keepdims=b.ndim < 1)))
-        words = [words for words, c in likely if c.shape == a.shape and np.abs(a - c).max() <= small]
-        return f"{words[0] if words else ''}shape {b.shape}, expected {a.shape}"
+        likely = {"transposed, ": b.T, "not summed over its first axis, ": b.sum(axis=0) if b.ndim else b}
+        words = (words for words, c in likely.items() if c.shape == a.shape and np.abs(a - c).max() <= small)
+        return f"{next(words, '')}shape {b.shape}, expected {a.shape}"
     if not np.isfinite(b).all():
         return f"not finite in {np.count_nonzero(~np.isfinite(b))} of {b.size} entries"
     if not b.any():
@@ -241,10 +242,11 @@ def ratio(c, close):
         q = Fraction(c ** power).limit_denominator(64 if close < 1e-6 else 8)
         n, m = q.numerator, q.denominator
         if n and abs(q / c ** power - 1) <= 20 * close and min(n, m) <= 64:
-            return f"√({q}) times the gradient: is a scale, such as 1/√{max(n, m)}, forgotten?" if power == 2 else \
-                f"{q} times the gradient: a {'sum' if m == 1 else 'mean'} over {n if m == 1 else m} in place of " \
-                f"{'a mean' if m == 1 else 'a sum' if n == 1 else f'one over {n}'}" \
-                f"{', or the 2 of a square' * (n * m == 2)}?"
+            if power == 2:
+                return f"√({q}) times the gradient: is a scale, such as 1/√{max(n, m)}, forgotten?"
+            meaning = f"a sum over {n} in place of a mean" if m == 1 else \
+                f"a mean over {m} in place of {'a sum' if n == 1 else f'one over {n}'}"
+            return f"{q} times the gradient: {meaning}{', or the 2 of a square' * (n * m == 2)}?"
     return f"{c:.6g} times the gradient"
 
 

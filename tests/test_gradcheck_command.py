@@ -109,7 +109,7 @@ WRONG = {
                                  "lacks the term c x, as of a penalty c/2 |x|², c = 0.2",
                                  "1/2 times the gradient: a mean over 2 in place of a sum, or the 2"),
     "linear, a mean, no batch": (LINEAR.format("-(r.T @ x + 0.2 * p.W), r"), "WRONG: negated",
-                                 "not summed over its first axis, of shape (7, 3), expected (3,)"),
+                                 "not summed over its first axis, shape (7, 3), expected (3,)"),
     "linear, zero and nan": (LINEAR.format("0 * p.W, p.b * np.nan"), "all zero", "not finite in 3 of 3"),
     "maximum counts ties twice": (VECTOR.format("[1.0, 2.0, 2.0, 0.5]", "x.max()", "(x == x.max()) * 1.0"),
                                   "WRONG only at kinks or ties, as at [1]"),
@@ -169,6 +169,43 @@ def test_right_gradients_pass_with_many_digits(capsys, tmp_path, name):
     assert status == 0 and err == "" and "WRONG" not in out, out
     digits = [int(line.split("right to ")[1].split()[0]) for line in out.splitlines() if "right to" in line]
     assert min(digits) >= 9
+
+
+NETWORK = LAYERS + """
+x, y = rng.normal(size=(9, 4)), rng.normal(size=9)
+point = dict(W=rng.normal(size=(6, 4)), none=np.zeros((0, 3)), u=rng.normal(size=6))
+def f(p):
+    W, u = (p[name].astype(np.float32) for name in "Wu")
+    return ((np.tanh(x.astype(np.float32) @ W.T) @ u - y.astype(np.float32)) ** 2).mean(dtype=np.float32)
+def grad(p):
+    h = np.tanh(x @ p["W"].T)
+    r = 2 * (h @ p["u"] - y) / len(y)
+    return dict(W=(np.outer(r, p["u"]) * (1 - h ** 2)).T @ x, none=p["none"], u=h.T @ r)
+"""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_float32_gives_no_false_alarm_and_hides_no_mistake(capsys, tmp_path, seed):
+    content = NETWORK.replace("default_rng(1)", f"default_rng({seed})")
+    status, out, _ = run(capsys, tmp_path, content)
+    assert status == 0 and "as in float32" in out, out
+    wrong = content.replace("(1 - h ** 2)", "(1 - h)")
+    status, out, _ = run(capsys, tmp_path, wrong)
+    assert status == 1 and "W     (6, 4)   WRONG" in out and "u     (6,)     right" in out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_large_arrays_of_small_and_large_numbers_are_right(capsys, tmp_path, seed):
+    content = LAYERS.replace("default_rng(1)", f"default_rng({seed})") + """
+point = dict(W=rng.normal(size=(20, 30)) * 1e-3, b=1e4 * rng.normal(size=20))
+x = rng.normal(size=30)
+def f(p): return float(np.abs(np.sin(p["W"] @ x + p["b"])).sum())
+def grad(p):
+    v = p["W"] @ x + p["b"]
+    d = np.cos(v) * np.sign(np.sin(v))
+    return dict(W=np.outer(d, x), b=d)
+"""
+    assert run(capsys, tmp_path, content)[0] == 0
 
 
 SINGLE = VECTOR.format("[0.5, 1.5, -0.7]", "np.exp(np.float32(x)).sum(dtype=np.float32)", "{}")
