@@ -315,6 +315,21 @@ def test_parts_of_the_logits_add_up_with_absolute_positions(rng, T):
     assert sum(probe.share(logits, part) for part in found.values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_probes_part_from_the_authors_as_their_docstrings_say(seed):
+    """Their argmax of wk0 sees later keys, and that of wk1 with fixed triggers no other tokens."""
+    rng = np.random.default_rng(seed)
+    frame = induction.init(12, 24, 16, rng)
+    params = induction.construct(frame, induction.Bigram.random(12, rng), 4, 1.0, 1.0, 1.0, "absolute")
+    pos, keys = params.pos, params.E @ params.Phi.T
+    theirs1 = ((pos[1:] @ params.WK1 @ pos[:-1].T).argmax(axis=1) == np.arange(15)).mean()
+    theirs2 = ((params.E[:4] @ params.WK2 @ keys[:4].T).argmax(axis=1) == np.arange(4)).mean()
+    every = ((params.E @ params.WK2 @ keys.T).argmax(axis=1) == np.arange(12)).mean()
+    assert theirs1 <= induction.probes.WK1(params, "absolute").argmax + 1 / 15  # the last key is not there
+    assert theirs2 >= induction.probes.WK2(params, 4).argmax
+    assert every == induction.probes.WK2(params, 12).argmax
+
+
 # The fixture
 
 PORT = """

@@ -2,7 +2,8 @@
 
 A probe reads one weight matrix through the embeddings, row by row: a query, the scores of all
 candidates, and the candidate that the construction gives it. Softmax does not see what all scores of
-a row have in common, so margins and strengths are differences within a row.
+a row have in common, so margins and strengths are differences within a row. They are this project's; the
+authors of BCBJB23 publish the argmax probes alone (transformer-birth), and count a tie by its first entry.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,8 @@ def WK1(params, encoding="relative", train_length=None):
 
     train_length : int in 2..L, the length seen in training, L by default.
     Returns Recall. Raises ValueError on bad parameters, or if WK1 is zero: nothing has been stored.
-    Source: BCBJB23 (memory recall probes).
+    Source: BCBJB23 (memory recall probes). Departs from source: theirs takes the argmax over all keys, later
+    ones too (but not the last), where a causal model sees s ≤ t; it is the stricter one.
     """
     params = check_memory(params, "WK1")
     check.choice("encoding", encoding, ENCODINGS)
@@ -57,7 +59,8 @@ def WK2(params, triggers):
 
     triggers : int K, for tokens 0 … K−1, or (K,) token ids.
     Returns Recall. Raises ValueError on bad parameters or triggers, or if WK2 is zero.
-    Source: BCBJB23.
+    Source: BCBJB23. Departs from source: with fixed triggers theirs takes the argmax over triggers alone, and
+    any token may stand in a prompt; ours is the stricter one. With drawn triggers, all tokens, they agree.
     """
     params = check_memory(params, "WK2")
     Q = trigger_ids(triggers, len(params.E))
@@ -67,7 +70,7 @@ def WK2(params, triggers):
 def WO(params):
     """The copying memory: for each v, is u = v the argmax of U[u]·WO WV E[v] over all u?
 
-    Returns Recall. Raises ValueError on bad parameters, or if WO is zero. Source: BCBJB23.
+    Returns Recall. Raises ValueError on bad parameters, or if WO is zero. Source: BCBJB23, the same there.
     """
     params = check_memory(params, "WO")
     return recall(zip(params.E @ (params.U @ params.WO @ params.WV).T, range(len(params.E))))
@@ -77,7 +80,8 @@ def WF(params, bigram):
     """The bigram memory: for each v, is the argmax of U[u]·WF E[v] over u that of log pi_b[v, u]?
 
     bigram : Bigram with V tokens and without zeros.
-    Returns Recall. Raises ValueError on bad parameters or bigram, or if WF is zero. Source: BCBJB23.
+    Returns Recall. Raises ValueError on bad parameters or bigram, or if WF is zero. Source: BCBJB23. Departs
+    from source: theirs is the mean of KL(pi_b[v] | softmax_u(U[u]·WF E[v])) over tokens that are no triggers.
     """
     params = check_memory(params, "WF")
     answers = log_bigram(bigram, len(params.E)).argmax(axis=1)
