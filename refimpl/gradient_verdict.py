@@ -227,21 +227,23 @@ def mistake(a, b, x, small):
 
     if a.ndim == 2 and same(a.T, b):
         return "transposed"
+    close = small / np.abs(a).max()
     if c and same(c * a, b):
-        return ratio(c, small / np.abs(a).max())
+        # Of a single number some fraction is always near.
+        return ratio(c, close, 64 if close < 1e-6 else 8 if a.size > 1 else 2)
     i = np.unravel_index(far.argmax(), a.shape)
     return part(a, b, far > small, small) or term(a, b, x, same) or \
         f"{b[i]:.6g} at {list(map(int, i))}, expected {a[i]:.6g}; like no mistake that is known here"
 
 
-def ratio(c, close):
-    """A constant factor, and what it may stand for."""
+def ratio(c, close, limit):
+    """A constant factor, and what it may stand for if it is a fraction, or its root, up to a limit."""
     if c < 0:
-        return "negated" if abs(c + 1) <= 10 * close else f"negated, and {ratio(-c, close)}"
+        return "negated" if abs(c + 1) <= 10 * close else f"negated, and {ratio(-c, close, limit)}"
     for power in (1, 2):
-        q = Fraction(c ** power).limit_denominator(64 if close < 1e-6 else 8)
+        q = Fraction(c ** power).limit_denominator(limit)
         n, m = q.numerator, q.denominator
-        if n and abs(q / c ** power - 1) <= 20 * close and min(n, m) <= 64:
+        if n and abs(q / c ** power - 1) <= 20 * close and min(n, m) <= limit:
             if power == 2:
                 return f"√({q}) times the gradient: is a scale, such as 1/√{max(n, m)}, forgotten?"
             meaning = f"a sum over {n} in place of a mean" if m == 1 else \
@@ -252,7 +254,7 @@ def ratio(c, close):
 
 def part(a, b, off, small):
     """What is wrong with some rows, columns or entries alone, or None."""
-    if a.ndim == 2 and len(a) > 1 and (off.sum(axis=1) == 1).all():
+    if a.ndim == 2 and min(a.shape) > 1 and (off.sum(axis=1) == 1).all():
         return "wrong in one entry of each row: is the target's term left out?"
     for axis, what in zip(range(a.ndim), ("row", "column") if a.ndim > 1 else ("entry",)):
         lines = np.flatnonzero(np.moveaxis(off, axis, 0).reshape(a.shape[axis], -1).any(axis=1))

@@ -269,6 +269,20 @@ def test_it_runs_as_a_program(tmp_path):
     assert done.returncode == 0 and "2 of 2 arrays right" in done.stdout and done.stderr == ""
 
 
+@pytest.mark.parametrize("shape", [(2,), (3,), (5,), (1, 4), (4, 1), (2, 2), (3, 4), (2, 3, 4)])
+@pytest.mark.parametrize("precision", [1e-9, 1e-4])
+def test_what_is_wrong_at_random_gets_no_name(rng, shape, precision):
+    for _ in range(100):
+        a, b, x = rng.normal(size=(3, *shape))
+        assert "like no mistake" in gradient_verdict.mistake(a, b, x, precision * abs(a).max())
+
+
+def test_a_single_number_has_a_factor_and_no_story(rng):
+    for _ in range(100):
+        a, b, x = rng.uniform(0.3, 3, (3, 1))
+        assert gradient_verdict.mistake(a, b, x, 1e-9 * a.max()).endswith("times the gradient")
+
+
 @pytest.mark.parametrize("f, expected", [(np.exp, 1), (lambda h: np.sin(3 * h) / 3, 1), (lambda h: h ** 3, 0),
                                          (lambda h: 1e6 + h, 1)])
 def test_extrapolated_differences_know_their_error(f, expected):
