@@ -54,12 +54,12 @@ def run_probe(args):
     for name, probe, *given in (("WK1", probes.WK1, "absolute", L0), ("WK2", probes.WK2, Q),
                                 ("WO", probes.WO), ("WF", probes.WF, bigram))[:3 if pi_b is None else 4]:
         try:
-            found = probe(params, *given)
-            print(f"{name:6}  {found.argmax:8.3f} {found.margin:10.3g} {found.strength:10.3g}")
+            argmax, margin, strength = probe(params, *given)
+            print(f"{name:6}  {argmax:8.3f} {margin:10.3g} {strength:10.3g}")
         except ValueError as error:         # a memory of zeros
-            found = probes.Recall(0.0, 0.0, 0.0)
+            strength = 0.0
             print(f"{name:6}  {error}")
-        strengths.append(found.strength)
+        strengths.append(strength)
     b1, b2, bo = strengths[:3]
     z = args.prompt if args.prompt is not None else induction.sample(
         bigram, 1, min(L0, 64), rng, max(1, min(5, V // 4)) if args.triggers is None else Q,
