@@ -50,17 +50,18 @@ def run_probe(args):
             np.log(check.law("pi_b", pi_b, 2, V))
     bigram = induction.Bigram(tuple(range(V)), np.full(V, 1 / V), np.exp(log_pi_b))
     print(f"V = {V} tokens, d = {d}, L = {L} positions\n\nmemory  recalled     margin   strength")
-    strengths = []
-    for name, probe, *given in (("WK1", probes.WK1, "absolute", L0), ("WK2", probes.WK2, Q),
-                                ("WO", probes.WO), ("WF", probes.WF, bigram))[:3 if pi_b is None else 4]:
+    both, strengths = params._replace(WO=params.WO + params.WF @ params.WO), []  # WF acts on what WO writes
+    for name, probe, *given in (("WK1", probes.WK1, params, "absolute", L0), ("WK2", probes.WK2, params, Q),
+                                ("WO", probes.WO, params), ("WO, WF", probes.WO, both),
+                                ("WF", probes.WF, params, bigram))[:4 if pi_b is None else 5]:
         try:
-            argmax, margin, strength = probe(params, *given)
+            argmax, margin, strength = probe(*given)
             print(f"{name:6}  {argmax:8.3f} {margin:10.3g} {strength:10.3g}")
         except ValueError as error:         # a memory of zeros
             strength = 0.0
             print(f"{name:6}  {error}")
         strengths.append(strength)
-    b1, b2, bo = strengths[:3]
+    b1, b2, _, bo = strengths[:4]
     z = args.prompt if args.prompt is not None else induction.sample(
         bigram, 1, min(L0, 64), rng, max(1, min(5, V // 4)) if args.triggers is None else Q,
         drawn=args.triggers is None).tokens[0, :-1]
