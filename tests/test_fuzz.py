@@ -107,6 +107,7 @@ CALLS = {
     associative.write: dict(u=PAIRS[0], v=PAIRS[1]),
     associative.read: dict(memory=np.eye(4), u=PAIRS[0], v=PAIRS[1]),
     associative.moments: dict(N=3, d=4),
+    associative.unit_moments: dict(N=3, d=4),
     recall.Facts.latin: dict(N=7, R=3, rng=rng),
     recall.Facts.months: dict(R=3),
     recall.Facts.pitches: dict(R=3),
