@@ -196,7 +196,7 @@ def enclosures(case, precision=PRECISION):
 def rounded(case):
     """Every array of a case that is not an input, correctly rounded: {name: float64 array}.
 
-    Where the two ends of a ball round to different doubles, more bits are taken, or ArithmeticError is raised.
+    Where the ends of a ball round to different doubles, more bits are taken, or ArithmeticError is raised.
     """
     for precision in (PRECISION, HIGHEST):
         with ctx.workprec(precision):
