@@ -6,9 +6,9 @@ to 100 % recall and frozen, one-hot and random embeddings, position-only and by 
 Accuracy is that on new prompts, the lowest of all seeds. Run time: some 2 minutes on two cores.
 """
 
-import drawing      # first: it sets the number of threads
 from itertools import repeat
 
+import drawing
 import numpy as np
 
 from refimpl import sgd
