@@ -1,4 +1,4 @@
-"""The tours run from top to bottom at any seed; every exercise takes its solution and refuses wrong answers."""
+"""The tours run from top to bottom at any seed; exercises take their solutions and refuse wrong answers."""
 
 import importlib
 import os
@@ -30,9 +30,9 @@ def exercises(monkeypatch):
 
 
 def run(path, folder, **environment):
-    return subprocess.run([sys.executable, path], cwd=folder, capture_output=True, text=True, encoding="utf-8",
-                          env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SCRIPTS}",
-                               "PYTHONIOENCODING": "utf-8", **environment})
+    return subprocess.run([sys.executable, path], cwd=folder, capture_output=True, text=True,
+                          encoding="utf-8", env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SCRIPTS}",
+                                                 "PYTHONIOENCODING": "utf-8", **environment})
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
