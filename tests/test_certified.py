@@ -4,6 +4,7 @@ Needs python-flint, the extra [digits]; without it these tests say so and are sk
 """
 
 import gc
+import os
 from functools import cache
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from flint import arb, ctx  # noqa: E402 (flint is optional)
 from tests import oracle    # noqa: E402 (it needs flint)
 
 STORED = Path(__file__).parent / "vectors"
-NAMES = sorted(f"{path.parent.name}/{path.name}" for path in STORED.glob("v1/*/*"))
+# Long sequences take 15 s each: with REFIMPL_LONG=1 only, as in .ci/run.
+NAMES = [pytest.param(v.name, marks=pytest.mark.skipif(
+    v.case.model == "induction" and v.case.tokens.shape[1] > 32 and "REFIMPL_LONG" not in os.environ,
+    reason="takes long; set REFIMPL_LONG=1")) for v in vectors.read(STORED)]
 MODELS = {"induction": induction_model, "recall": recall_model}
 # Largest errors of the reference itself, relative to the largest entry as the checker counts them. Measured:
-# trace 6e-16, loss 4e-16, grad and sgd1 4e-14, sgd3 6e-14, the last three where attention saturates.
-KNOWN = {"trace": 1e-15, "loss": 1e-15, "grad": 1e-13, "sgd1": 1e-13, "sgd3": 1e-13}
+# trace 2.3e-15, loss 1.0e-15, grad and sgd1 3.5e-14, sgd3 2.0e-13, where gradients of attention cancel.
+KNOWN = {"trace": 3e-15, "loss": 2e-15, "grad": 5e-14, "sgd1": 5e-14, "sgd3": 3e-13}
 WIDEST = 1e-40
 
 

@@ -10,6 +10,7 @@ from refimpl import ops, vectors
 from refimpl.vectors import cases, mistakes
 from refimpl.vectors.compare import TOLERANCES, compare_arrays, group
 
+pytestmark = pytest.mark.jit       # hundreds of runs of every case
 STORED = list(vectors.read(Path(__file__).parent / "vectors"))
 UNITS = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "float16": 2.0 ** -11, "bfloat16": 2.0 ** -8}
 
