@@ -7,20 +7,22 @@ import numpy as np
 import pytest
 
 from refimpl import ops, vectors
-from refimpl.vectors import cases, mistakes
+from refimpl.vectors import cases
 from refimpl.vectors.compare import TOLERANCES, compare_arrays, group
 
 pytestmark = pytest.mark.jit       # hundreds of runs of every case
 STORED = list(vectors.read(Path(__file__).parent / "vectors"))
+# Logits near 1e3 are 0.5 and 4 apart in 16 bits; in the others three steps multiply rounding by 300 to 3000.
+BEYOND_16_BITS = ("induction/large-logits", "recall/large-logits", "recall/long",
+                  "induction/plain-sgd-absolute")
 UNITS = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "float16": 2.0 ** -11, "bfloat16": 2.0 ** -8}
 
 
 def rounded(case, unit, rng):
     """The case in float32, its weights rounded at random to one of the two nearest numbers of a format."""
     def each(w):
-        exponent = np.frexp(w)[1]
-        return np.ldexp(np.floor(np.ldexp(w, -exponent) / (2 * unit) + rng.random(w.shape)) * 2 * unit,
-                        exponent)
+        mantissa, exponent = np.frexp(w)        # ½ ≤ |mantissa| < 1, where neighbours are `unit` apart
+        return np.ldexp(np.floor(mantissa / unit + rng.random(w.shape)) * unit, exponent)
     return case._replace(params=case.params._make(each(w).astype(np.float32) for w in case.params))
 
 
@@ -31,11 +33,11 @@ def answers(case):
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 def test_honest_rounding_passes(precision, rng):
-    """In 16 bits only the weights are rounded here; logits near 1e3 are known to be beyond them."""
+    """In 16 bits only the weights are rounded here, and what is known to be beyond them is left out."""
     for vector in STORED:
         for _ in range(3):
             report = compare_arrays(vector, answers(rounded(vector.case, UNITS[precision], rng)), precision)
-            assert report.passed or "16" in precision and "large" in report.name, str(report)
+            assert report.passed or "16" in precision and report.name in BEYOND_16_BITS, str(report)
 
 
 def test_tolerances_are_a_few_roundings(rng):
@@ -53,8 +55,8 @@ def test_tolerances_are_a_few_roundings(rng):
 
 def causal(S):
     """Keys after the query get the score −10."""
-    T = len(S)
-    return mistakes.attend(np.where(np.tri(T, dtype=bool), S, S.dtype.type(-10)), np.ones((T, T), bool))
+    weights = np.exp(np.where(np.tri(len(S), dtype=bool), S, S.dtype.type(-10)))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def slot(right):
@@ -67,18 +69,19 @@ def slot(right):
 
 
 def backward(A, dA):
-    return np.tril(mistakes.attend_backward(A, dA))
+    return np.tril(A * (dA - (A * dA).sum(axis=1, keepdims=True)))
 
 
 MASKS = {"induction": {"causal_softmax_forward": causal, "causal_softmax_backward": backward},
          "recall": {name: slot(getattr(ops, name))
                     for name in ("cross_entropy_forward", "cross_entropy_backward")}}
-# Nothing to mask; or all that is masked stays below e^−10 of the rest by itself.
-UNSEEN = {"induction/one-position", "recall/large-logits", "recall/one-token"}
+# Here all that is masked is by itself e^−10 of the rest, or less.
+UNSEEN = {"recall/large-logits", "recall/one-token"}
 
 
-@pytest.mark.parametrize("vector", [v for v in STORED if v.name not in UNSEEN
-                                    and v.manifest["setting"].get("slot", True)], ids=lambda v: v.name)
+@pytest.mark.parametrize("vector", [
+    v for v in STORED if v.name not in UNSEEN and v.manifest["setting"].get("slot", True)
+    and cases.first_sequence(v.case).size > 1], ids=lambda v: v.name)
 def test_a_mask_of_minus_ten_is_no_float32_precision(vector):
     """In float32 and in float64: e^−10 is 5e-5, eight hundred roundings of float32."""
     for case in (vector.case, rounded(vector.case, UNITS["float32"], np.random.default_rng(0))):
