@@ -114,12 +114,12 @@ def passes(case):
             z, target, weight = z[:-1], z[1:], oracle.exact(label) / int(case.labels.sum())
         else:
             target, weight = np.array([label]), oracle.exact(np.ones(1)) / len(case.labels)
-        trace = model.forward_pass(p, z, setting)
+        trace, *kept = model.forward_pass(p, z, setting)
         first = first or trace
         logits = np.reshape(trace.logits, (len(target), -1))
         loss += weight @ ops.cross_entropy_forward(logits, target, start, stop)
         dlogits = ops.cross_entropy_backward(logits, target, start, stop, weight).reshape(trace.logits.shape)
-        grads = [a + b for a, b in zip(grads, model.backward_pass(p, z, setting, trace, dlogits))]
+        grads = [a + b for a, b in zip(grads, model.backward_pass(p, z, setting, trace, *kept, dlogits))]
     return {**{f"trace.{name}": a for name, a in first._asdict().items()}, "loss": np.array(loss),
             **{f"grad.{name}": a for name, a in p._make(grads)._asdict().items()}}
 
