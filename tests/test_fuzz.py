@@ -89,7 +89,10 @@ CALLS = {
     theory.logits: dict(tokens=TOKENS[0], log_pi_b=LOG_PI_B, triggers=np.array([0, 2]), b1=1.0, b2=2.0,
                         bo=3.0, encoding="relative", train_length=None),
     theory.hard_mass: dict(tokens=np.array([0, 1, 0, 2, 0]), V=3, b2=2.0),
-    theory.hijack: dict(repetitions=2, length=9, gap=np.array([0.5, 1.0]), b2=2.0, bo=3.0),
+    theory.hard_remainder: dict(T=5, b1=2.0, b2=3.0),
+    theory.hijack_margin: dict(C=4, C_u=2, C_w=1, n_u=3, n_w=np.array([1, 2]), T=12, gap=0.5, b2=2.0, bo=3.0),
+    theory.hijack: [dict(repetitions=2, length=9, gap=np.array([0.5, 1.0]), b2=2.0, bo=3.0,
+                         continuations=continuations) for continuations in (None, 3)],
     theory.without_positions: dict(tokens=np.array([3, 0, 1, 0]), log_pi_b=LOG_PI_B, triggers=np.array([0]),
                                    b1=1.0, beta=2.0, gamma=3.0, b3=4.0, bo=5.0),
     theory.sharp_strengths: dict(T=8),
@@ -157,9 +160,10 @@ CALLS = {
     gradcheck.relative_error: dict(a=PAIRS[0], b=PAIRS[1]),
 }
 
-theory_logits, recall_logits, recall_dynamics, recall_samples = (
+theory_logits, limits, recall_logits, recall_dynamics, recall_samples = (
     importlib.import_module(f"refimpl.{name}") for name in (
-        "induction.theory.logits", "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
+        "induction.theory.logits", "induction.theory.limits", "recall.theory.logits",
+        "recall.theory.dynamics", "recall.theory.samples"))
 # Functions that others call on arguments that have been checked; and `sgd.train`, whose batches only the
 # caller's own loss can judge.
 INNER = {
@@ -169,7 +173,7 @@ INNER = {
     fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
-    theory_logits: "memory_length causal_softmax", probes: "recall",
+    theory_logits: "softmax memory_length causal_softmax", limits: "", probes: "recall",
     recall.task: "distinct collide inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
     implicit: "entries run scores softmax",

@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from refimpl.claims import induction as claims
-from refimpl.claims.induction import TriggerChain
+from refimpl.claims import learning as claims
+from refimpl.claims.learning import TriggerChain
 from refimpl.induction import Bigram, moments
 
 I7, I7b, I7c = (claims.first_gradient_is_a_moment, claims.second_gradient_at_leading_order,

@@ -6,11 +6,11 @@ from hypothesis import given, settings, strategies as st
 
 from refimpl import claims
 from refimpl.__main__ import main
-from refimpl.claims import induction
+from refimpl.claims import learning
 from refimpl.induction import theory
 from tests.test_claims import TEXT
 
-I6 = induction.gap_of_random_embeddings
+I6 = learning.gap_of_random_embeddings
 INSTANCE = dict(V=8, T=16, strength=0.5)
 
 
@@ -24,7 +24,7 @@ def holds(seed, **kwargs):
 @pytest.fixture
 def small(monkeypatch):
     """Widths that cost little, over the same factor of 4 as the default ones."""
-    monkeypatch.setattr(induction, "WIDTHS", (96, 136, 192, 272, 384))
+    monkeypatch.setattr(learning, "WIDTHS", (96, 136, 192, 272, 384))
 
 
 def test_gap_falls_with_the_root_of_the_width(small):
@@ -43,18 +43,19 @@ def test_other_slopes_are_caught(slope, small, monkeypatch):
 
 
 def test_full_uses_all_widths(monkeypatch):
-    monkeypatch.setattr(induction, "ALL_WIDTHS", (8, 16, 32))
+    monkeypatch.setattr(learning, "ALL_WIDTHS", (8, 16, 32))
     seen = []
-    original = induction.init
-    monkeypatch.setattr(induction, "init", lambda V, d, *rest: (seen.append(d), original(V, d, *rest))[1])
+    original = learning.init
+    monkeypatch.setattr(learning, "init", lambda V, d, *rest: (seen.append(d), original(V, d, *rest))[1])
     claims.evaluate(I6, {**INSTANCE, "seed": 0}, TEXT, full=True)
     assert sorted(set(seen)) == [8, 16, 32]
 
 
 def counting(exact, seen):
-    result = () if exact else (1.0,)
+    result = () if exact else (1e-9,)
 
-    @claims.claim("X", "x", source="", provenance="derived", control="", exact=exact, cases=3, n=(1, 9))
+    @claims.claim("X", "x", source="", provenance="derived", control="", kind="exact" if exact else "limit",
+                  cases=3, n=(1, 9))
     def check(case, n):
         seen.append(case.full)
         return (0.0, float(case.control), *result)
@@ -73,7 +74,7 @@ def test_full_multiplies_the_instances_of_exact_claims_alone(exact, instances):
 def test_trends_are_not_shrunk_with_full():
     seen = []
 
-    @claims.claim("X", "x", source="", provenance="derived", control="", exact=False, cases=1, n=(1, 9))
+    @claims.claim("X", "x", source="", provenance="derived", control="", kind="limit", cases=1, n=(1, 9))
     def wrong(case, n):
         seen.append(n)
         return 0.0, 9.0, 1.0

@@ -9,16 +9,21 @@ memories of `construct` in it.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from refimpl import check
-from refimpl.check import Kind, number, numbers, takes, whole, wholes
+from refimpl.check import Kind, number, takes, whole, wholes
 
 # What several formulas take; log pi_b may hold −∞, which stands for the logarithm of 0.
 POSITIONS = dict(encoding=Kind(check.choice, None, dict(allowed=("relative", "absolute"))),
                  train_length=whole(1, optional=True))
 PROMPT = dict(log_pi_b=Kind(check.logarithms, ("V", "V")), tokens=wholes("T", high="V"),
               triggers=wholes("K", high="V"))
+
+
+def softmax(scores):
+    """e^scores / Σ e^scores over the last axis, for any numbers that NumPy can hold."""
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 @takes(T=whole(1), b1=number(), **POSITIONS)
@@ -140,81 +145,6 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
     result = log_pi_b[tokens]
     result[:, :mass.shape[1]] += bo * mass
     return result
-
-
-@takes(V=whole(1), tokens=wholes("T", high="V"), b2=Kind(check.real_or_infinite, None, dict(low=0)))
-def hard_mass(tokens, V, b2):
-    """In-context mass of every token for a hard previous-token head (claim I4; exact limit; formalised).
-
-    Statement. Let q = z_t be a trigger at the last position t, b1 → ∞. With
-    C_u = #{1 ≤ s ≤ t: z_{s−1} = q, z_s = u} + 1[z_0 = q] 1[u = q], C = Σ_u C_u and n_u the count of u:
-
-        p_u = (e^b2 C_u + n_u − C_u) / (e^b2 C + (t+1) − C).
-
-    With b2 → ∞ too, p_u = C_u / C if C > 0, else n_u / (t+1).
-
-    Derivation. For b1 → ∞, m_s(q) → 1[z_{s−1} = q] for s ≥ 1, while m_0(q) = 1[z_0 = q]: position 0
-    has itself as its only key, so a trigger there matches itself. That artefact is the last term of
-    C_u. The softmax has C terms e^b2 and t+1−C terms 1. Remainder at finite b1: O(T e^−b1).
-
-    tokens (T,) in 0..V−1, 0 ≤ b2 ≤ numpy.inf; returns (V,) float64. Raises ValueError.
-    Source: WS24 (hard attention).
-    """
-    z, q, T = tokens, tokens[-1], len(tokens)
-    count = np.bincount(z, minlength=V).astype(float)
-    matches = np.bincount(z[1:][z[:-1] == q], minlength=V).astype(float)
-    if z[0] == q:
-        matches[q] += 1
-    C = matches.sum()
-    if C == 0:
-        return count / T
-    # Divided by e^b2, so that b2 = ∞ is met by the same line.
-    rest = np.exp(-b2)
-    return (matches + rest * (count - matches)) / (C + rest * (T - C))
-
-
-class Hijack(NamedTuple):
-    """The boundary between context and global knowledge, read in both directions."""
-
-    context_wins: np.ndarray        # bool: repetitions k at length T are enough
-    critical_length: np.ndarray     # T*: the context wins at every T < T*
-    critical_repetitions: np.ndarray  # k*: the context wins at every k > k*
-
-
-@takes(repetitions=numbers(low=0), length=numbers(low=1), gap=numbers(), b2=numbers(high=700),
-       bo=numbers())
-def hijack(repetitions, length, gap, b2, bo):
-    """When does the context win, and when is it hijacked (claim I5; exact as b1 → ∞; formalised).
-
-    Statement. The prompt has T tokens, ends with the trigger q, does not begin with it, holds k
-    copies of q → u, u nowhere else, and w nowhere. gap = Δ = log(pi_b[q, w] / pi_b[q, u]) > 0. Then
-    the logit of u exceeds that of w iff
-
-        T < T* = k (1 + e^b2 (bo/Δ − 1)),   or, the same boundary,   k > k* = T / (1 + e^b2 (bo/Δ − 1)).
-
-    Reading one: below k* the global knowledge hijacks the context. Reading two: above it the context
-    hijacks the global knowledge. If Δ ≥ bo the global knowledge wins on every prompt (T* ≤ k < T).
-
-    Derivation. By I3 the difference of logits is bo (p_u − p_w) − Δ. Here p_w = 0 and, by I4 with
-    C_u = C = n_u = k, p_u = e^b2 k / (e^b2 k + T − k). So u wins iff bo e^b2 k > Δ (e^b2 k + T − k);
-    divide by Δ and collect T.
-
-    Parameters broadcast: repetitions k ≥ 0, length T ≥ 1, gap Δ > 0 and bo > 0 in nats, b2 ≤ 700.
-    With 1 + e^b2 (bo/Δ − 1) ≤ 0 no number of repetitions is enough: T* = 0 or less, k* = ∞.
-    Raises ValueError on others, or shapes that do not broadcast.
-
-    Source: WS24 (knowledge hijack).
-    """
-    check.broadcast(repetitions=repetitions.shape, length=length.shape, gap=gap.shape, b2=b2.shape,
-                    bo=bo.shape)
-    if not (gap > 0).all() or not (bo > 0).all():
-        raise ValueError("gap and bo: expected positive numbers; with gap <= 0 the context has won")
-    k, T, gap, b2, bo = np.broadcast_arrays(repetitions, length, gap, b2, bo)
-    tokens_per_repetition = 1 + np.exp(b2) * (bo / gap - 1)
-    with np.errstate(divide="ignore"):
-        k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition, np.inf)
-    T_star = k * tokens_per_repetition
-    return Hijack(T < T_star, T_star, k_star)
 
 
 def embedding_slope():
