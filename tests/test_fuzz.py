@@ -96,7 +96,12 @@ CALLS = {
     theory.without_positions: dict(tokens=np.array([3, 0, 1, 0]), log_pi_b=LOG_PI_B, triggers=np.array([0]),
                                    b1=1.0, beta=2.0, gamma=3.0, b3=4.0, bo=5.0),
     theory.sharp_strengths: dict(T=8),
+    theory.sharp_bounds: dict(T=8),
     theory.embedding_slope: dict(),
+    theory.gap_constant: dict(log_pi_b=LOG_PI_B, z=1, c=np.arange(4.0), h=np.ones(4) / 4, g=np.ones(4),
+                              bo=2.0),
+    theory.copy_gap: dict(a=np.arange(3.0), d=4, bo=2.0),
+    theory.bigram_gap: dict(log_pi_b=LOG_PI_B, z=1, d=3),
     moments.first_gradient: dict(J=J),
     moments.second_gradient: dict(J=J, A=A, B=B_TABLE),
     moments.third_gradient_by_values: dict(J=J, B=B_TABLE),
@@ -160,10 +165,10 @@ CALLS = {
     gradcheck.relative_error: dict(a=PAIRS[0], b=PAIRS[1]),
 }
 
-theory_logits, limits, recall_logits, recall_dynamics, recall_samples = (
+theory_logits, limits, embeddings, recall_logits, recall_dynamics, recall_samples = (
     importlib.import_module(f"refimpl.{name}") for name in (
-        "induction.theory.logits", "induction.theory.limits", "recall.theory.logits",
-        "recall.theory.dynamics", "recall.theory.samples"))
+        "induction.theory.logits", "induction.theory.limits", "induction.theory.embeddings",
+        "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
 # Functions that others call on arguments that have been checked; and `sgd.train`, whose batches only the
 # caller's own loss can judge.
 INNER = {
@@ -173,7 +178,8 @@ INNER = {
     fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
-    theory_logits: "softmax memory_length causal_softmax", limits: "", probes: "recall",
+    theory_logits: "softmax memory_length causal_softmax", limits: "",
+    embeddings: "", probes: "recall",
     recall.task: "distinct collide inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
     implicit: "entries run scores softmax",

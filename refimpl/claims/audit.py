@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.claims import associative, finetuning, induction, learning, recall
+from refimpl.claims import associative, embeddings, finetuning, induction, learning, recall
 from refimpl.claims.claim import Claim, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
 
@@ -140,7 +140,7 @@ def draw_all(space, key, seed, count):
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    modules = (associative, induction, learning, recall, finetuning)
+    modules = (associative, induction, embeddings, learning, recall, finetuning)
     return [claim for module in modules for claim in collect(module)]
 
 

@@ -274,7 +274,7 @@ def ledger_adds_up(case, prompt, V, d, T, scale):
             (sum(parts.values()), sum(ledger.scores(params, z).values())))
 
 
-@claim("I11", "three layers find the previous token without positions", source="this project",
+@claim("I11", "three layers without positions: attention and logits", source="this project",
        provenance="derived", derivation=theory.without_positions,
        reason="rounding of scores up to 100, seen through two more softmaxes",
        control="layer 1 looks for another token than the first",
@@ -296,6 +296,26 @@ def previous_token_without_positions(case, law, prompt, V, T, K, b1, beta, gamma
                              0 if case.control else kappa, *strengths)
     predicted = theory.without_positions(z, np.log(bigram.pi_b), triggers, *strengths)
     return tuple(predicted), tuple(nopos.forward(params, z))
+
+
+@claim("I11b", "sharp without positions, and blind to repetitions", source="this project",
+       provenance="derived", kind="inequality", derivation=theory.sharp_bounds, reason="rounding of weights",
+       control="a quarter of β and γ", control_space=dict(prompt=("uniform",), V=(5, 20), T=(24, 64)),
+       law=LAWS, prompt=PROMPTS, V=(3, 20), T=(2, 64))
+def sharp_without_positions(case, law, prompt, V, T):
+    """A2[t, t−1] of the constructed model, below where the token changed, above where it is repeated."""
+    bigram = draw_bigram(case, law, V)
+    kappa = len(bigram.pi_u) - 1
+    z = draw_prompt(case, prompt, bigram, T, [0]) % kappa
+    z[0] = kappa
+    b1, beta, gamma = theory.sharp_strengths(T)
+    weaker = 4 if case.control else 1
+    params = nopos.construct(nopos.orthonormal_frame(kappa + 1, case.rng), bigram, [0], kappa, b1,
+                             beta / weaker, gamma / weaker, 1.0, 1.0)
+    weight = np.diag(nopos.forward(params, z).attention2, -1)
+    lower, upper = theory.sharp_bounds(T)
+    changed = z[1:] != z[:-1]
+    return np.where(changed, lower, weight), np.where(changed, weight, upper), 1.0
 
 
 @claim("IG", "all nine gradients against the complex step", source="this project",

@@ -1,4 +1,4 @@
-"""The claims on what system I learns: random embeddings (I6), and the first three steps of training (I7).
+"""The claims on what system I learns in its first three steps (I7).
 
 Each step is checked on a small chain whose sequences are all enumerated.
 """
@@ -6,46 +6,12 @@ Each step is checked on a small chain whose sequences are all enumerated.
 from itertools import product
 
 import numpy as np
-from scipy.stats import linregress, t as student
 
 from refimpl.claims.claim import claim
-from refimpl.induction import moments, theory
-from refimpl.induction.memory import construct, orthonormal_frame
-from refimpl.induction.model import Params, forward, init, loss_and_grads
-from refimpl.induction.task import Bigram, sample
-
-WIDTHS = (128, 181, 256, 362, 512)                  # half octaves: a second
-ALL_WIDTHS = (128, 256, 512, 1024, 2048, 4096)      # minutes, and 3 GB of memory
-DRAWS = 16          # of embeddings and prompt, at each width
-CONFIDENCE = 0.99
-SCATTER = 0.2       # 1 − r² allowed: a scatter of 14 % about a line that falls by a factor of 2
-
-
-@claim("I6", "random embeddings: the gap to I3 falls as d^(-1/2)", source="BCBJB23, NLB24",
-       provenance="derived", derivation=theory.embedding_slope, kind="limit", cases=1,
-       reason="the slope's 99 % interval holds −1/2 (one true line in 100 fails that) and r² ≥ 0.8",
-       control="entries of E with variance 1/128 at every width", V=(8, 12), T=(8, 16),
-       strength=(0.5, 1.0))
-def gap_of_random_embeddings(case, V, T, strength):
-    """A line through log rms gap against log d; moderate strengths, which keep it straight from 128."""
-    bigram = Bigram.from_counts(case.rng.integers(1, 5, (V, V)))    # no rare pair that rules the gap
-    strengths = (strength, strength, 1.0)
-    prompts = sample(bigram, DRAWS, T, case.rng, [0]).tokens[:, :T]     # the same at every width
-    expected = [theory.logits(z, np.log(bigram.pi_b), [0], *strengths) for z in prompts]
-    widths, gaps = ALL_WIDTHS if case.full else WIDTHS, []
-    for d in widths:
-        squares = []
-        for z, logits in zip(prompts, expected):
-            frame = init(V, d, T, case.rng)
-            if case.control:
-                frame = frame._replace(E=frame.E * (d / WIDTHS[0]) ** 0.5)
-            params = construct(frame, bigram, [0], *strengths)
-            squares.append(np.mean((forward(params, z).logits - logits) ** 2))
-        gaps.append(np.sqrt(np.mean(squares)))
-    line = linregress(np.log(widths), np.log(gaps))
-    half_width = line.stderr * student.ppf((1 + CONFIDENCE) / 2, len(widths) - 2)
-    return (theory.embedding_slope(), 1.0), (line.slope, line.rvalue ** 2), (half_width, SCATTER)
-
+from refimpl.induction import moments
+from refimpl.induction.memory import orthonormal_frame
+from refimpl.induction.model import Params, loss_and_grads
+from refimpl.induction.task import Bigram
 
 class TriggerChain:
     """A chain with one trigger, in the orthonormal frame, and every sequence that ends with it."""

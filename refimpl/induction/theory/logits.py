@@ -147,32 +147,6 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
     return result
 
 
-def embedding_slope():
-    """Slope of log gap against log d with random embeddings (claim I6; asymptotic; derived): −1/2.
-
-    Statement. With the rows of E, U and pos drawn from N(0, I/d) and the entries of Phi and WV from
-    N(0, 1/d), all independent, at fixed vocabulary, length and strengths, the root-mean-square gap
-    between the logits of the constructed model and `logits` is C d^(−1/2) (1 + O(1/d)).
-
-    Derivation. The model is a fixed smooth function of the products that its memories meet: E[v]·E[u],
-    E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d. Each is its value in the
-    frame, 0 or 1, plus d^(−1/2) times a variable of order one: for a ≠ b, Σ_i a_i b_i has mean 0 and
-    variance d · 1/d² = 1/d, and |a|² has variance 2/d. Expand around the frame: logits = I3 +
-    d^(−1/2) X + d^(−1) Y + O(d^(−3/2)), X linear in those variables. They are Gaussian in the limit and
-    not all degenerate (U[u]·E[z_t], on the direct path, has variance 1/d), so E X² > 0. E X Y is of odd
-    order in them, hence itself O(d^(−1/2)), and E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the
-    remainder bends the line by O(1/d).
-
-    Where it stops. WF is read through V embeddings at each end and brings terms of order (V/d)^(1/2),
-    times log V; S1 moves by about b1 (V/d)^(1/2), S2 by b2 times as much. Where these are not small the
-    next order counts, and the line is steeper at its left end: hence few tokens and moderate strengths in
-    the check. If entries keep their variance as d grows, so do all products: the gap grows.
-
-    Source: BCBJB23, NLB24 (embeddings that are orthogonal up to d^(−1/2)).
-    """
-    return -0.5
-
-
 class WithoutPositions(NamedTuple):
     """Three attention maps (T, T), zero above the diagonal, and the logits (T, V)."""
 
@@ -202,15 +176,7 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     S2_ts = −γ 1[z_s = z_t] − β c/(c + s): late keys are preferred, its own token is pushed away. Layer 3
     reads at Phi2 E[q] what layer 2 has brought from the E part of x1: m_s(q); the rest is as in `logits`.
 
-    Sharpness. Let c = T, β = 8 T log T, γ = 2β/c (`sharp_strengths`), 1 ≤ t < T and z_{t−1} ≠ z_t. Going
-    one key back from s costs β c/((c + s)(c + s − 1)) ≥ β c/(4T²) = 2 log T, so the keys before t−1 weigh at
-    most T^−2 + T^−4 + … times the key t−1; the key t itself gains β c/((c + t)(c + t − 1)) ≤ β/c and loses
-    γ: it weighs at most e^(−β/c) = T^−8. Hence A2[t, t−1] ≥ 1 − T^−2 (1 + O(T^−2)).
-
-    Blind spot. An immediate repetition z_{t−1} = z_t is pushed away with the token itself. A2[t, ·] then
-    looks at the last s with z_s ≠ z_t if t − s < 2 (c + s)(c + t)/c², which lies between 2 and 8, and
-    else, further into a run, at t itself. So in "q q" the second q is not seen to follow a q, and an
-    output o_q = q is not found in context at once. The formula includes this.
+    `sharp_strengths` and `sharp_bounds` say when the head is sharp, and where it is blind.
 
     Parameters
     ----------
@@ -251,6 +217,32 @@ def causal_softmax(scores):
 
 @takes(T=whole(2))
 def sharp_strengths(T):
-    """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `without_positions`."""
+    """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `sharp_bounds`."""
     beta = 8 * T * np.log(T)
     return np.log(T), beta, 2 * beta / T
+
+
+@takes(T=whole(2))
+def sharp_bounds(T):
+    """How sharp the head of `without_positions` is, and where it is blind (claim I11b; exact; derived).
+
+    Statement. Let c = T, β = 8 T log T, γ = 2β/c (`sharp_strengths`) and 1 ≤ t < T. Then
+
+        A2[t, t−1] ≥ 1 / (1 + 1/(T² − 1) + T^−8)    if z_{t−1} ≠ z_t,
+        A2[t, t−1] ≤ 1 / (1 + T²)                   if z_{t−1} = z_t.
+
+    Derivation. By I11, going one key back from s lowers the score by β c/((c + s)(c + s − 1)), which is at
+    least β c/(4T²) = 2 log T. If z_{t−1} ≠ z_t, the key t−1 is not pushed away, and the keys before it
+    weigh at most T^−2 + T^−4 + … = 1/(T² − 1) times as much. The key t gains at most β/c and loses γ: it
+    weighs at most e^(−β/c) = T^−8. If z_{t−1} = z_t, both are pushed away equally, and the key t weighs at
+    least T² times the key t−1.
+
+    Blind spot. An immediate repetition is pushed away with the token itself. If the last s with z_s ≠ z_t has
+    t − s < 2 (c + s)(c + t)/c², which lies between 2 and 8, A2[t, ·] looks there; further into a run it
+    looks at t itself. So in "q q" the second q is not seen to follow a q, and an output o_q = q is not found
+    in context at once.
+
+    T ≥ 2. Returns (lower, upper). Raises ValueError. Source: an extension of this project.
+    """
+    T = float(T)    # T^8 is no int64
+    return 1 / (1 + 1 / (T ** 2 - 1) + T ** -8), 1 / (1 + T ** 2)
