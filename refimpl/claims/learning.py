@@ -16,22 +16,22 @@ from refimpl.induction.task import Bigram
 class TriggerChain:
     """A chain with one trigger, in the orthonormal frame, and every sequence that ends with it."""
 
-    def __init__(self, case, outputs, V, T):
-        self.q, self.T = int(case.rng.integers(V)), T
+    def __init__(self, case, outputs, V, T, encoding="relative"):
+        self.q, self.T, self.encoding = int(case.rng.integers(V)), T, encoding
         bigram = Bigram.random(V, case.rng)
         # With T = 1 there is no context: what is learned is by how much the output is not uniform.
         pi_o = np.full(V, 1 / V) if outputs == "uniform" and T > 1 else \
             case.rng.dirichlet(np.full(V, 1.0 if T > 1 else 0.1))
         self.laws = (bigram.pi_u, bigram.pi_b, pi_o, self.q, T)
         self.sequences, self.probabilities = sequence_distribution(*self.laws, redrawn=case.control)
-        self.frame = orthonormal_frame(V, T, case.rng)
+        self.frame = orthonormal_frame(V, T, case.rng, encoding)
 
     def descent(self, params):
         """Minus the gradient of the expected loss at the last position: all sequences, one by one."""
         last = np.arange(self.T)[None] == self.T - 1
         total = Params(*(np.zeros_like(field) for field in params))
         for z, probability in zip(self.sequences, self.probabilities):
-            for sum_z, grad in zip(total, loss_and_grads(params, z[None], last)[1]):
+            for sum_z, grad in zip(total, loss_and_grads(params, z[None], last, self.encoding)[1]):
                 sum_z -= probability * grad
         return total
 
@@ -41,8 +41,9 @@ class TriggerChain:
         return moments.SecondGradient(self.frame.E @ row, self.frame.E @ self.frame.Phi.T @ row)
 
     def descent_of_WK1(self, params):
-        """⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩ for every δ."""
-        return self.frame.pos @ (self.frame.E.sum(axis=0) @ self.descent(params).WK1)
+        """⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩ for every δ; if absolute, ⟨pos[t], −∂L/∂WK1 pos[s]⟩ (T, T)."""
+        E, pos = self.frame.E, self.frame.pos
+        return (pos if self.encoding == "absolute" else E.sum(axis=0)) @ self.descent(params).WK1 @ pos.T
 
 
 def sequence_distribution(pi_u, pi_b, pi_o, q, T, redrawn=False):
@@ -70,10 +71,10 @@ ORDER = 0.1     # how far below a whole number the observed order of a remainder
 def order_of(remainder, order):
     """`order`, and log2 of how much a remainder shrinks when the step is halved, `order` at most.
 
-    Where the coefficient of the remainder vanishes (two tokens, uniform outputs) it shrinks faster.
+    Where the coefficient of the remainder vanishes (two tokens, uniform outputs), it shrinks faster or is 0.
     """
-    shrinks = np.linalg.norm(remainder(STEP)) / np.linalg.norm(remainder(STEP / 2))
-    return order, min(np.log2(shrinks), order), ORDER
+    whole, half = np.linalg.norm(remainder(STEP)), np.linalg.norm(remainder(STEP / 2))
+    return order, min(np.log2(whole / half), order) if half > 0 else order, ORDER
 
 
 @claim("I7", "the first gradient of WO and WF is a Markov moment", source="BCBJB23",
@@ -107,14 +108,9 @@ def second_gradient_at_leading_order(case, outputs, V, T):
     return order_of(remainder, 2)
 
 
-@claim("I7c", "the third step, of WK1: leading order, remainder one higher", source="BCBJB23",
-       provenance="derived", derivation=moments.third_gradient_by_keys, kind="limit", cases=6,
-       control=REDRAWN, reason="as I7b; order 2 or, where the match alone teaches, 4",
-       path=("keys", "values"), outputs=OUTPUTS, V=(2, 3), T=(3, 4))
-def third_gradient_at_leading_order(case, path, outputs, V, T):
-    """The order of what is left of ∂L/∂WK1, after steps of WO and WK2, when theory is taken off."""
-    chain = TriggerChain(case, outputs, V, T)
-    frame, q = chain.frame, chain.q
+def third_step(chain, path):
+    """What is left of ∂L/∂WK1 after steps of WO and WK2 of some size, when theory is taken off; its order."""
+    frame, q, V = chain.frame, chain.q, len(chain.frame.E)
     J = moments.pair_moments(*chain.laws)
     A, B = moments.first_gradient(J)[:2]
     down = chain.descent(frame)
@@ -122,15 +118,34 @@ def third_gradient_at_leading_order(case, path, outputs, V, T):
         def remainder(step):
             params = frame._replace(WO=step * down.WO)
             params = params._replace(WK2=step * chain.descent(params).WK2)
-            return chain.descent_of_WK1(params) - step * moments.third_gradient_by_values(J, B)
-        return order_of(remainder, 2)
+            return chain.descent_of_WK1(params) - step * moments.third_gradient_by_values(J, B, chain.encoding)
+        return remainder, 2
     values, images = frame.E @ frame.WV.T, frame.E @ frame.Phi.T
     d = moments.second_gradient(J, A, np.zeros((V, V))).WK2_mixed
-    leading = moments.third_gradient_by_keys(J, A, d)
+    leading = moments.third_gradient_by_keys(J, A, d, chain.encoding)
 
     def remainder_of_match(step):
         params = frame._replace(WO=step * down.WO @ values.T @ values)
         learned = chain.descent_of_WK2(params).WK2_mixed
         params = params._replace(WK2=step * np.outer(frame.E[q], learned @ images))
         return chain.descent_of_WK1(params) - step ** 3 * leading
-    return order_of(remainder_of_match, 4)
+    return remainder_of_match, 4
+
+
+THIRD = dict(path=("keys", "values"), outputs=OUTPUTS, V=(2, 3), T=(3, 4))
+
+
+@claim("I7c", "the third step, of WK1: leading order, remainder one higher", source="BCBJB23",
+       provenance="derived", derivation=moments.third_gradient_by_keys, kind="limit", cases=6,
+       control=REDRAWN, reason="as I7b; order 2 or, where the match alone teaches, 4", **THIRD)
+def third_gradient_at_leading_order(case, path, outputs, V, T):
+    """The order of what is left of ∂L/∂WK1, after steps of WO and WK2, when theory is taken off."""
+    return order_of(*third_step(TriggerChain(case, outputs, V, T), path))
+
+
+@claim("I7d", "the third step of WK1 with absolute positions", source="this project",
+       provenance="derived", derivation=moments.third_gradient_by_keys, kind="limit", cases=6,
+       control=REDRAWN, reason="as I7c", **THIRD)
+def third_gradient_at_absolute_positions(case, path, outputs, V, T):
+    """The same for every pair of positions."""
+    return order_of(*third_step(TriggerChain(case, outputs, V, T, "absolute"), path))
