@@ -71,7 +71,7 @@ ORDER = 0.1     # how far below a whole number the observed order of a remainder
 def order_of(remainder, order):
     """`order`, and log2 of how much a remainder shrinks when the step is halved, `order` at most.
 
-    Where the coefficient of the remainder vanishes (two tokens, uniform outputs), it shrinks faster or is 0.
+    Where its coefficient vanishes (two tokens, uniform outputs) the remainder shrinks faster, or is 0.
     """
     whole, half = np.linalg.norm(remainder(STEP)), np.linalg.norm(remainder(STEP / 2))
     return order, min(np.log2(whole / half), order) if half > 0 else order, ORDER
@@ -115,10 +115,12 @@ def third_step(chain, path):
     A, B = moments.first_gradient(J)[:2]
     down = chain.descent(frame)
     if path == "values":
+        by_values = moments.third_gradient_by_values(J, B, chain.encoding)
+
         def remainder(step):
             params = frame._replace(WO=step * down.WO)
             params = params._replace(WK2=step * chain.descent(params).WK2)
-            return chain.descent_of_WK1(params) - step * moments.third_gradient_by_values(J, B, chain.encoding)
+            return chain.descent_of_WK1(params) - step * by_values
         return remainder, 2
     values, images = frame.E @ frame.WV.T, frame.E @ frame.Phi.T
     d = moments.second_gradient(J, A, np.zeros((V, V))).WK2_mixed
