@@ -198,14 +198,28 @@ OTHERS = dict(prompt=("u alone",), others=(1, 12), b2=(1.0, 8.0))     # C > k, a
        reason="rounding, relative to the larger logit", control="k, the copies of q → u, in place of C",
        **DUEL)
 def hijack_margin(case, prompt, where, law, V, k, others, fillers, b2, ratio):
-    """Both logits after the last q, and their difference, from counts alone."""
+    """Both logits after the last q, and their difference, from counts; where it vanishes, in T and k."""
     bigram, z, rivals, gap, bo = draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio)
-    V, (q, u, w) = len(bigram.pi_u), rivals
-    params = construct(orthonormal_frame(V, len(z), case.rng), bigram, [q], HARD, b2, bo)
+    V, T, (q, u, w) = len(bigram.pi_u), len(z), rivals
+    params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], HARD, b2, bo)
     logits = forward(params, z).logits[-1]
     expected = np.log(bigram.pi_b[q]) + bo * theory.hard_mass(z, V, b2)
-    return (Duel(expected[u], expected[w], margin_of(case, z, rivals, gap, b2, bo)),
-            Duel(logits[u], logits[w], logits[u] - logits[w]), np.abs(logits).max())
+    margin, size = logits[u] - logits[w], np.abs(logits).max()
+    predicted = Duel(expected[u], expected[w], margin_of(case, z, rivals, gap, b2, bo))
+    observed = Duel(logits[u], logits[w], margin)
+    if prompt == "any":
+        return predicted, observed, size
+    # The margin falls as 1 / (e^b2 C + T − C) with T, and is linear in k if C stays.
+    C = k + others
+    weight = np.exp(b2) * C + T - C
+    boundary = theory.hijack(k, T, gap, b2, bo, C if others else None)
+    length, least = T + margin * weight / gap, k - margin * weight / (np.exp(b2) * bo)
+    if others:
+        return ((predicted, boundary.critical_length, boundary.critical_repetitions),
+                (observed, length, least), (size, size * weight / gap, size * weight / bo))
+    # Here C is k, and T / k* tokens a repetition are T* / k.
+    return ((predicted, boundary.critical_length, T / boundary.critical_repetitions),
+            (observed, length, max(length, 0.0) / k), (size, size * weight / gap, size * weight / gap))
 
 
 @claim("I5b", "at finite b1, who wins is certain outside a band", source="WS24", provenance="derived",

@@ -63,6 +63,11 @@ def test_head_is_sharp_where_the_token_changes(T, V, rng):
     assert weight.min() >= theory.sharp_bounds(T)[0] - 1e-15 * theory.sharp_strengths(T)[1]
 
 
+def test_bounds_by_hand():
+    np.testing.assert_allclose(theory.sharp_bounds(2), (1 / (1 + 1 / 3 + 1 / 256), 1 / 5), rtol=1e-15)
+    np.testing.assert_allclose(theory.sharp_strengths(4), np.array([1, 32, 16]) * np.log(4), rtol=1e-15)
+
+
 @pytest.mark.parametrize("T", [64, 128])
 def test_head_is_sharp_in_the_model(T, rng):
     V, bigram = 6, Bigram.random(6, rng)

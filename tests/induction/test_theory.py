@@ -164,6 +164,12 @@ def test_finite_b1_stays_within_the_remainder(prompt, b1, b2):
     assert np.abs(mass - theory.hard_mass(z, V, np.inf)).sum() / 2 <= bound + rest + 1e-12
 
 
+def test_remainder_by_hand():
+    """T = 3, e^b1 = 2: η = b2/2, and tanh(η/2) = 1/2 at b2 = 2 log 3."""
+    assert theory.hard_remainder(3, np.log(2), 2 * np.log(3)) == pytest.approx(0.5, rel=1e-15)
+    assert theory.hard_remainder(1, 0.0, 5.0) == 0
+
+
 def test_the_remainder_is_almost_attained():
     """One match after T/2 other tokens, half the mass on it: the bound is not loose."""
     T, b1 = 4000, 12.0
