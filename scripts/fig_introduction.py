@@ -5,8 +5,7 @@ two prompts that differ in one thing, how often they say "Paris Japan". The habi
 pretraining, prefers France by Δ = 5 nats. Two seconds.
 """
 
-import drawing      # first: it sets the number of threads
-
+import drawing
 import numpy as np
 from fig_analogies import CITIES, WORDS, pretrained
 from refimpl import induction

@@ -23,12 +23,10 @@ NOT_RUN = {     # command -> why it is not run here
     'python3 -m venv .venv && . .venv/bin/activate && pip install -e ".[test]" && python -m refimpl audit':
         "installs; .ci/run does so, and audits",
     "python -m pytest": "runs this test",
-    "python -m refimpl audit": ".ci/run, twice",
-    "python -m refimpl audit --full": "minutes",
+    "python scripts/explore.py recall": "needs a display; test_explore.py",
     "python scripts/tour_induction.py": "test_tours.py",
     "python scripts/tour_recall.py": "test_tours.py",
     "python scripts/make_figures.py": "forty minutes; each figure is tested at a small size",
-    "python scripts/bench.py": "minutes",
     'pip install ".[crosscheck]"': "installs; .ci/run does",
     "python scripts/crosscheck_torch.py V": "needs PyTorch; .ci/run",
     "python scripts/crosscheck_jax.py V": "needs JAX; .ci/run",
