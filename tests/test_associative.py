@@ -1,4 +1,4 @@
-"""Claims M1–M3. A score squared has degree 4 in each coordinate, and three Gauss–Hermite nodes per
+"""Claims M1–M3 and M5. A score squared has degree 4 in each coordinate, and three Gauss–Hermite nodes per
 coordinate integrate degree 5 exactly: the moments are summed over all node combinations, not sampled."""
 
 import numpy as np
@@ -116,6 +116,30 @@ def test_orthonormal_pairs_are_read_exactly():
     np.testing.assert_allclose(scores, np.eye(30), atol=1e-14)     # sums of 40 products of order 1/40
     u[0] += 0.1 * u[1]          # control: no longer orthonormal
     assert abs(associative.read(associative.write(u, v), u, v) - np.eye(30)).max() > 0.05
+
+
+def test_capacity_is_where_the_recall_rate_falls_below():
+    assert [associative.capacity(d) for d in (1, 16, 32, 64, 128, 256)] == [1, 1, 7, 65, 348, 1511]
+    for d, recall in ((32, 0.9), (64, 0.99), (40, 0.7)):
+        N = associative.capacity(d, recall)
+        assert associative.recall_rate(N, d) >= recall > associative.recall_rate(N + 1, d)
+
+
+def test_capacity_approaches_its_limit_slowly():
+    """N* 2 log N* / d², which tends to 1; the local slope of N* is far above 2."""
+    found = {d: associative.capacity(d) for d in (32, 256, 2 ** 10, 2 ** 14, 2 ** 17)}
+    ratio = [N * 2 * np.log(N) / d ** 2 for d, N in found.items()][2:]
+    np.testing.assert_allclose(ratio, [0.45, 0.53, 0.57], atol=0.005)
+    assert np.log(found[256] / found[32]) / np.log(8) > 2.5
+
+
+@pytest.mark.parametrize("d, N, share", [(64, 65, 0.9896), (64, 130, 0.9214), (128, 348, 0.9898)])
+def test_recall_rate_is_close_to_60000_pairs_read_back(d, N, share):
+    assert abs(associative.recall_rate(N, d) - share) < 0.004
+
+
+def test_one_pair_is_always_recalled():
+    assert associative.recall_rate(1, 3) == 1 and 0.5 < associative.recall_rate(2, 3) < 1
 
 
 def test_write_and_read_follow_the_index_notation():
