@@ -21,7 +21,7 @@ CAPACITY_WIDTHS, RECALL = (32, 64, 128, 256), 0.99
 
 
 def gap(d, seed, strengths):
-    """Root-mean-square gap (nats) at the end of a few prompts, each with embeddings of its own, and by I12."""
+    """Root-mean-square gap (nats) at the end of a few prompts with embeddings of their own, and by I12."""
     rng, squares, constants = np.random.default_rng([seed, d]), [], []
     bigram = induction.Bigram.from_counts(np.random.default_rng(seed).integers(1, 5, (V, V)))
     log_pi_b, averaging = np.log(bigram.pi_b), np.tril(np.ones((T, T))) / np.arange(1, T + 1)[:, None]
@@ -64,7 +64,8 @@ def compute(seeds=SEEDS, gap_widths=GAP_WIDTHS, capacity_widths=CAPACITY_WIDTHS)
 def points(axis, x, y, colour, label):
     """Median and range over the seeds."""
     middle, low, high = training.spread(y, axis=1)
-    axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", capsize=3, color=colour, label=label)
+    axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", capsize=3, color=colour,
+                  label=label)
     return middle
 
 

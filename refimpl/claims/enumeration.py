@@ -16,7 +16,7 @@ from typing import Callable
 import numpy as np
 
 from refimpl import associative, induction, recall
-from refimpl.claims.induction import sequence_distribution
+from refimpl.claims.learning import sequence_distribution
 from refimpl.induction.theory.dynamics import first_gradient, pair_moments
 from refimpl.recall.task import Facts, Prompts, collide
 from refimpl.recall.theory import gradient_support
