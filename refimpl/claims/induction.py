@@ -181,6 +181,8 @@ def draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio):
         z = np.array([case.rng.choice(rest)] + sum((blocks[i] for i in case.rng.permutation(len(blocks))), [])
                      + [q])
     z[-1] = q
+    show(case, bigram, z)
+    case.show("q, u, w", ", ".join(str(bigram.chars[v]) for v in (q, u, w)))
     gap = np.log(bigram.pi_b[q, w] / bigram.pi_b[q, u])
     p = theory.hard_mass(z, len(bigram.pi_u), b2)
     if where == "at the tie" and p[u] > p[w]:
