@@ -26,6 +26,13 @@ def softmax(scores):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def shares(b1, t):
+    """e^b1 / (e^b1 + t) and 1 / (e^b1 + t), t ≥ 0, without an exponential that does not fit."""
+    if b1 > 0:
+        return 1 / (1 + t * np.exp(-b1)), np.exp(-b1) / (1 + t * np.exp(-b1))
+    return np.exp(b1) / (np.exp(b1) + t), 1 / (np.exp(b1) + t)
+
+
 @takes(T=whole(1), b1=number(), **POSITIONS)
 def previous_token_attention(T, b1, encoding="relative", train_length=None):
     """Attention of layer 1 (claims I1 and I2; exact; formalised).
@@ -46,14 +53,13 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     Returns A1 (T, T) float64, zero above the diagonal. Raises ValueError. Source: BCBJB23, WS24.
     """
     L0 = memory_length(T, encoding, train_length)
-    A1 = np.zeros((T, T))
-    A1[0, 0] = 1
-    for t in range(1, T):
-        # log(e^b1 + t) without forming e^b1, which may not fit.
-        log_sum = np.logaddexp(b1, np.log(t)) if t < L0 else np.log(t + 1)
-        A1[t, :t + 1] = np.exp(-log_sum)
-        if t < L0:
-            A1[t, t - 1] = np.exp(b1 - log_sum)
+    A1 = np.zeros((T, T), np.asarray(b1).dtype)
+    for t in range(T):
+        # Where nothing is stored all keys are equal, as with strength 0.
+        previous, other = shares(b1 if 1 <= t < L0 else 0 * b1, t)
+        A1[t, :t + 1] = other
+        if t > 0:
+            A1[t, t - 1] = previous
     return A1
 
 
@@ -82,11 +88,9 @@ def match(z, q, b1, encoding="relative", train_length=None):
     is_q = (z == q).astype(float)
     count = np.cumsum(is_q)
     previous = np.concatenate([[0.0], is_q[:-1]])
-    # Both parts divided by e^b1 + s, whose logarithm always fits.
-    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
-    m = (count - previous) * np.exp(-log_sum) + previous * np.exp(b1 - log_sum)
+    one, other = shares(b1, np.maximum(s, 1))
     uniform = (s == 0) | (s >= memory_length(T, encoding, train_length))
-    return np.where(uniform, count / (s + 1), m)
+    return np.where(uniform, count * shares(0 * b1, s)[1], (count - previous) * other + previous * one)
 
 
 @takes(z=wholes("T"), triggers=wholes("K"), b1=number(), b2=number(), **POSITIONS)
@@ -104,10 +108,11 @@ def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None)
     """
     T, Q = len(z), set(triggers.tolist())
     memory_length(T, encoding, train_length)
-    A2 = np.zeros((T, T))
-    scores = {q: b2 * match(z, q, b1, encoding, train_length) for q in Q.intersection(z.tolist())}
+    A2 = np.zeros((T, T), np.asarray(b1 * b2).dtype)
+    scores = {v: (b2 if v in Q else 0 * b2) * match(z, v, b1, encoding, train_length)
+              for v in set(z.tolist())}
     for t in range(T):
-        A2[t, :t + 1] = softmax(scores[z[t]][:t + 1]) if z[t] in Q else 1 / (t + 1)
+        A2[t, :t + 1] = softmax(scores[z[t]][:t + 1])
     return A2, A2 @ np.eye(z.max() + 1)[z]
 
 
@@ -196,11 +201,9 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
         raise ValueError(f"tokens: expected the marker z_0 = {z[0]} nowhere else, got {tokens!r}")
     T = len(z)
     s = np.arange(T)
-    # log(c + s), without forming c = e^b1, which may not fit.
-    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
-    log_sum[0] = b1
-    clock = np.exp(b1 - log_sum)
-    A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))
+    clock, other = shares(b1, np.maximum(s, 1))
+    clock[0] = 1
+    A1 = np.tril(other[:, None] * np.ones(T))
     A1[:, 0] = clock
     same = z[:, None] == z
     A2 = causal_softmax(-gamma * same - beta * clock)
