@@ -152,6 +152,8 @@ EQUIVALENT_GAPS = {
 # An inequality holds for looser bounds too: tests/induction holds these to numbers worked out by hand.
 BOUNDS = ("hard_remainder", "sharp_bounds", "sharp_strengths")
 Y = "y is symmetric: 1[o = k] − 1/V"
+MARGINAL = "the law of o is the same whatever positions are summed out"
+P_LINE = "P = J[:, 0, 0].sum(axis=(1, 2)): 0: one more"
 EQUIVALENT_I7 = {
     ("first_gradient", "A = y.T @ single.mean(axis=1): y.T: transposition dropped"): Y,
     ("first_gradient", 'B = y.T @ np.einsum("s,osj->oj", averaging(T).mean(axis=0), single): '
@@ -160,6 +162,9 @@ EQUIVALENT_I7 = {
      "y.T @ posterior: factors exchanged"): Y,
     ("first_gradient", "return FirstGradient(A, B, np.outer(y.T @ posterior, is_q), A): "
      "y.T: transposition dropped"): Y,
+    ("third_gradient_by_values", P_LINE): MARGINAL,
+    ("third_gradient_by_values", "gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V): P @ P: "
+     "factors exchanged"): SYMMETRIC,
 }
 VOTES = "return lam * (u @ u + v @ v + 2 * votes): "
 EQUIVALENT_R = {
