@@ -125,11 +125,11 @@ WEIGHTS = ("weights = np.exp(scores - scores.max(axis=-1, keepdims=True)): "
            "scores - scores.max(axis=-1, keepdims=True): ")
 SHIFTED = "softmax is the same for shifted scores, as long as nothing overflows"
 EQUIVALENT_I = {
-    ("match", "previous = np.concatenate([[0.0], is_q[:-1]]): 0.0: one more"):
+    ("match", "count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]]): 0.0: one more"):
     "position 0 has no previous token: its entry is replaced below",
     ("softmax", WEIGHTS + "operator swapped"): SHIFTED, ("softmax", WEIGHTS + "right side dropped"): SHIFTED,
-    ("without_positions", "A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T)): "
-     "np.exp(-log_sum)[:, None] * np.ones(T): operator swapped"): "divided by ones",
+    ("without_positions", "A1 = np.tril(other[:, None] * np.ones(T)): "
+     "other[:, None] * np.ones(T): operator swapped"): "divided by ones",
 }
 TIE = "they differ at a tie, where rounding decides"
 EQUIVALENT_LIMITS = {

@@ -96,9 +96,9 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
     L0 = min(train_length, T) if encoding == "absolute" else None
     params = construct(draw_frame(case, V, T, encoding), bigram, triggers, b1, b2, bo, encoding, L0)
     trace = forward(params, z, encoding)
-    attention2, _ = theory.in_context_mass(z, triggers, b1, b2, encoding, L0)
-    return ((attention2, theory.logits(z, np.log(bigram.pi_b), triggers, b1, b2, bo, encoding, L0)),
-            (trace.attention2, trace.logits))
+    predicted = theory.logits(z, np.log(bigram.pi_b), triggers, b1, b2, bo, encoding, L0)
+    return ((*theory.in_context_mass(z, triggers, b1, b2, encoding, L0), predicted),
+            (trace.attention2, trace.attention2 @ np.eye(z.max() + 1)[z], trace.logits))
 
 
 @claim("I4", "hard previous-token limit, first position included", source="WS24",
