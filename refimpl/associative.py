@@ -85,6 +85,30 @@ def moments(N, d):
     return Moments(1.0, var_match, 0.0, 2 * (1 + 2 / d) / d + (N - 2) / d ** 2)
 
 
+def unit_moments(N, d):
+    """Exact mean and variance of the scores where rows are normalised to length 1 (exact; derived).
+
+    Statement. Let all u_i, v_i, i < N, be independent and uniform on the unit sphere of R^d, as are Gaussian
+    rows divided by their length. Then for j ≠ k
+
+        E s_jj = 1,   Var s_jj = (N − 1)/d²,
+        E s_jk = 0,   Var s_jk = 2/d + (N − 2)/d².
+
+    Derivation. As in `moments`, with |x|² = 1 in place of (a) and (b): the term |u_j|² |v_j|² is 1 and has no
+    variance. (c) still holds: E x xᵀ commutes with every rotation and has trace 1, so it is I/d, and
+    E (x·y)² = E yᵀ (E x xᵀ) y = E |y|²/d = 1/d. The law of x is that of −x, so products of two terms that
+    are odd in some vector still have mean 0, and the mean squares add up.
+
+    At N = 50, d = 32 a match varies by 49/1024 = 0.048, against 0.177 for Gaussian rows.
+
+    Parameters and errors as in `moments`. Source: derived here; NLB24 normalises rows in its experiments.
+    """
+    N, d = check.integer("N", N, 1), check.integer("d", d, 1)
+    if N == 1:
+        return Moments(1.0, 0.0, np.nan, np.nan)
+    return Moments(1.0, (N - 1) / d ** 2, 0.0, 2 / d + (N - 2) / d ** 2)
+
+
 def recall_rate(N, d):
     """Share of N random pairs whose score is the largest for their key (claim M5; approximate; derived).
 

@@ -114,6 +114,7 @@ CALLS = {
     associative.write: dict(u=PAIRS[0], v=PAIRS[1]),
     associative.read: dict(memory=np.eye(4), u=PAIRS[0], v=PAIRS[1]),
     associative.moments: dict(N=3, d=4),
+    associative.unit_moments: dict(N=3, d=4),
     associative.recall_rate: dict(N=9, d=32),
     associative.capacity: dict(d=24, recall=0.95),
     recall.Facts.latin: dict(N=7, R=3, rng=rng),

@@ -48,6 +48,11 @@ def draw_prompt(case, prompt, bigram, T, triggers):
     return z
 
 
+def show(case, bigram, z):
+    """Tell the reader of `explain` the prompt, in letters; a random bigram has numbers for letters."""
+    case.show("tokens", " ".join({" ": "␣", "\n": "↵"}.get(bigram.chars[v], str(bigram.chars[v])) for v in z))
+
+
 def draw_frame(case, V, L, encoding="relative"):
     """The orthonormal frame; for a control, Gaussian embeddings of the same width."""
     frame = orthonormal_frame(V, L, case.rng, encoding)
@@ -85,6 +90,7 @@ def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
 
 @claim("I3", "logits in closed form on any prompt", source="WS24", provenance="formalised",
        derivation=theory.logits, control="embeddings Gaussian, not orthonormal",
+       parts=("attention of layer 2", "logits"),
        law=LAWS, prompt=PROMPTS, encoding=("relative", "absolute"), V=(2, 65), T=(1, 64),
        train_length=(1, 64), K=(1, 5), b1=(0.0, 20.0), b2=(0.0, 100.0), bo=(0.0, 1000.0))
 def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1, b2, bo):
@@ -93,6 +99,7 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
     V = len(bigram.pi_u)
     triggers = case.rng.permutation(V)[:K]
     z = draw_prompt(case, prompt, bigram, T, triggers)
+    show(case, bigram, z)
     L0 = min(train_length, T) if encoding == "absolute" else None
     params = construct(draw_frame(case, V, T, encoding), bigram, triggers, b1, b2, bo, encoding, L0)
     trace = forward(params, z, encoding)
@@ -113,6 +120,7 @@ def hard_limit(case, law, prompt, limit, V, T, b2, bo):
     q = int(case.rng.integers(V))
     z = draw_prompt(case, prompt, bigram, T, [q])
     z[-1] = q
+    show(case, bigram, z)
     params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], 1.0 if case.control else HARD,
                        b2 if limit == "b1" else HARD, bo)
     mass = theory.hard_mass(z, V, b2 if limit == "b1" else np.inf)
@@ -173,6 +181,8 @@ def draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio):
         z = np.array([case.rng.choice(rest)] + sum((blocks[i] for i in case.rng.permutation(len(blocks))), [])
                      + [q])
     z[-1] = q
+    show(case, bigram, z)
+    case.show("q, u, w", ", ".join(str(bigram.chars[v]) for v in (q, u, w)))
     gap = np.log(bigram.pi_b[q, w] / bigram.pi_b[q, u])
     p = theory.hard_mass(z, len(bigram.pi_u), b2)
     if where == "at the tie" and p[u] > p[w]:
