@@ -83,7 +83,6 @@ CALLS = {
     nopos.forward: dict(params=NOPOS, tokens=np.array([3, 0, 1, 0])),
     moments.pair_moments: dict(pi_u=BIGRAM.pi_u, pi_b=BIGRAM.pi_b, pi_o=BIGRAM.pi_b[0], q=0, T=4),
     theory.previous_token_attention: dict(T=5, b1=1.0, encoding="absolute", train_length=3),
-    theory.match: dict(z=TOKENS[0], q=1, b1=1.0, encoding="relative", train_length=None),
     theory.in_context_mass: dict(z=TOKENS[0], triggers=np.array([0, 2]), b1=1.0, b2=2.0,
                                  encoding="relative", train_length=None),
     theory.logits: dict(tokens=TOKENS[0], log_pi_b=LOG_PI_B, triggers=np.array([0, 2]), b1=1.0, b2=2.0,
@@ -181,7 +180,8 @@ INNER = {
     fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_place",
-    theory_logits: "softmax memory_length causal_softmax", limits: "", embeddings: "", probes: "read",
+    theory_logits: "softmax one_key lower match attention memory_length causal_softmax", limits: "",
+    embeddings: "", probes: "read",
     recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass backward_pass",
     implicit: "entries run scores",

@@ -125,11 +125,11 @@ WEIGHTS = ("weights = np.exp(scores - scores.max(axis=-1, keepdims=True)): "
            "scores - scores.max(axis=-1, keepdims=True): ")
 SHIFTED = "softmax is the same for shifted scores, as long as nothing overflows"
 EQUIVALENT_I = {
-    ("match", "previous = np.concatenate([[0.0], is_q[:-1]]): 0.0: one more"):
+    ("match", "count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]]): 0.0: one more"):
     "position 0 has no previous token: its entry is replaced below",
     ("softmax", WEIGHTS + "operator swapped"): SHIFTED, ("softmax", WEIGHTS + "right side dropped"): SHIFTED,
-    ("without_positions", "A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T)): "
-     "np.exp(-log_sum)[:, None] * np.ones(T): operator swapped"): "divided by ones",
+    ("without_positions", "A1 = np.tril(other[:, None] * np.ones(T)): "
+     "other[:, None] * np.ones(T): operator swapped"): "divided by ones",
 }
 TIE = "they differ at a tie, where rounding decides"
 EQUIVALENT_LIMITS = {
@@ -152,6 +152,8 @@ EQUIVALENT_GAPS = {
 # An inequality holds for looser bounds too: tests/induction holds these to numbers worked out by hand.
 BOUNDS = ("hard_remainder", "sharp_bounds", "sharp_strengths")
 Y = "y is symmetric: 1[o = k] − 1/V"
+MARGINAL = "the law of o is the same whatever positions are summed out"
+P_LINE = "P = J[:, 0, 0].sum(axis=(1, 2)): 0: one more"
 EQUIVALENT_I7 = {
     ("first_gradient", "A = y.T @ single.mean(axis=1): y.T: transposition dropped"): Y,
     ("first_gradient", 'B = y.T @ np.einsum("s,osj->oj", averaging(T).mean(axis=0), single): '
@@ -160,6 +162,9 @@ EQUIVALENT_I7 = {
      "y.T @ posterior: factors exchanged"): Y,
     ("first_gradient", "return FirstGradient(A, B, np.outer(y.T @ posterior, is_q), A): "
      "y.T: transposition dropped"): Y,
+    ("third_gradient_by_values", P_LINE): MARGINAL,
+    ("third_gradient_by_values", "gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V): P @ P: "
+     "factors exchanged"): SYMMETRIC,
 }
 VOTES = "return lam * (u @ u + v @ v + 2 * votes): "
 EQUIVALENT_R = {

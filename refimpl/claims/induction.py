@@ -120,9 +120,9 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
     L0 = min(train_length, T) if encoding == "absolute" else None
     params = construct(draw_frame(case, V, T, encoding), bigram, triggers, b1, b2, bo, encoding, L0)
     trace = forward(params, z, encoding)
-    attention2, _ = theory.in_context_mass(z, triggers, b1, b2, encoding, L0)
-    return ((attention2, theory.logits(z, np.log(bigram.pi_b), triggers, b1, b2, bo, encoding, L0)),
-            (trace.attention2, trace.logits))
+    predicted = theory.logits(z, np.log(bigram.pi_b), triggers, b1, b2, bo, encoding, L0)
+    return ((*theory.in_context_mass(z, triggers, b1, b2, encoding, L0), predicted),
+            (trace.attention2, trace.attention2 @ np.eye(z.max() + 1)[z], trace.logits))
 
 
 @claim("I4", "hard previous-token limit, first position included", source="WS24",
@@ -141,7 +141,7 @@ def hard_limit(case, law, prompt, limit, V, T, b2, bo):
     bigram = exactly(case, bigram)
     params = construct(exact_frame(case, V, T), bigram, [q], 1.0 if case.control else hard(case),
                        b2 if limit == "b1" else hard(case), bo)
-    mass = theory.hard_mass(z, V, b2 if limit == "b1" else np.inf)
+    mass = theory.hard_mass(z, V, b2 if limit == "b1" else hard(case) if case.balls else np.inf)
     return np.log(bigram.pi_b[q]) + bo * mass, forward(params, z).logits[-1]
 
 
