@@ -166,7 +166,7 @@ INNER = {
     associative: "leading_axes",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm finite",
     task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
-    fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
+    fast: "scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
     theory_logits: "memory_length causal_softmax", probes: "recall",
