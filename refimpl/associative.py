@@ -1,9 +1,10 @@
 """The linear associative memory that both systems stand on: outer products of pairs.
 
-Pairs (v_i, u_i), i < N, of vectors in R^d are stored in W = Σ_i u_i v_iᵀ; the score s_jk = u_jᵀ W v_k
-says how strongly the key v_k recalls u_j. With orthonormal u and v, s_jk = 1[j = k] (claim M3).
+N pairs (v_i, u_i) of vectors in R^d are stored in W = Σ_i u_i v_iᵀ. The score s_jk = u_jᵀ W v_k says how
+strongly the key v_k recalls the value u_j. With orthonormal u and v, s_jk = 1[j = k] (claim M3).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +25,11 @@ def write(u, v):
     """Store pairs: W_ab = Σ_i u_ia v_ib.
 
     u, v (..., N, d), both float64, float32 or complex128 -> W (..., d, d). Leading axes are
-    separate memories and broadcast as in matmul. Raises ValueError on other shapes or dtypes, or
-    numbers that are not finite. Source: NLB24, BCBJB23.
+    separate memories and broadcast as in matmul. Raises ValueError on other shapes or dtypes, numbers
+    that are not finite, or a result that does not fit into memory. Source: NLB24, BCBJB23.
     """
-    u, v = check_pairs(u, v)
+    u, v, leading = check_pairs(u, v)
+    check.memory("u, v", u.itemsize * math.prod(leading) * u.shape[-1] ** 2)
     return u.swapaxes(-1, -2) @ v
 
 
@@ -37,11 +39,12 @@ def read(memory, u, v):
     memory (..., d, d), u, v (..., N, d), one dtype -> s (..., N, N). Leading axes broadcast as in
     matmul. Raises ValueError as `write` does.
     """
-    u, v = check_pairs(u, v)
-    d = u.shape[-1]
+    u, v, _ = check_pairs(u, v)
+    N, d = u.shape[-2:]
     memory = check.asarray("memory", memory)
     memory = check.floats("memory", memory, leading_axes(memory) + (d, d), u.dtype)
-    check.broadcast(memory=memory.shape[:-2], u=u.shape[:-2], v=v.shape[:-2])
+    leading = check.broadcast(memory=memory.shape[:-2], u=u.shape[:-2], v=v.shape[:-2])
+    check.memory("u, v", u.itemsize * math.prod(leading) * N * (N + d))
     return u @ memory @ v.swapaxes(-1, -2)
 
 
@@ -82,12 +85,11 @@ def moments(N, d):
 
 
 def check_pairs(u, v):
-    """Return u and v as arrays (..., N, d) of one dtype."""
+    """Return u and v as arrays (..., N, d) of one dtype, and the shape of their leading axes together."""
     u, v = check.asarray("u", u), check.asarray("v", v)
     u = check.floats("u", u, leading_axes(u) + (None, None))
     v = check.floats("v", v, leading_axes(v) + u.shape[-2:], u.dtype)
-    check.broadcast(u=u.shape[:-2], v=v.shape[:-2])
-    return u, v
+    return u, v, check.broadcast(u=u.shape[:-2], v=v.shape[:-2])
 
 
 def leading_axes(array):

@@ -164,15 +164,15 @@ theory_logits, recall_logits, recall_dynamics, recall_samples = (
 # caller's own loss can judge.
 INNER = {
     associative: "leading_axes",
-    gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm finite",
+    gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm",
     task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
     fast: "scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
-    theory_logits: "memory_length causal_softmax", probes: "recall",
-    recall.task: "distinct collide inverse", recall.memory: "",
-    recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
-    implicit: "entries run scores softmax",
+    theory_logits: "memory_length causal_softmax", probes: "read",
+    recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",
+    recall.model: "forward_pass backward_pass position_row", batched: "forward_pass backward_pass",
+    implicit: "entries run scores",
     recall_logits: "answer_classes infer_margin", recall_dynamics: "", recall_samples: ""}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a

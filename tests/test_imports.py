@@ -30,7 +30,7 @@ FLOORS = {
     "induction/nopos.py": ("check", "ops", "induction/task", "induction/memory"),
     "induction/tables/": ("check", "ops", "induction/model", "induction/tables/"),
     "recall/implicit.py": ("check", "recall/task"),
-    "recall/batched.py": ("check", "recall/model", "recall/task"),
+    "recall/batched.py": ("check", "ops", "recall/model", "recall/task"),
     "induction/__init__.py": ("induction/",), "recall/__init__.py": ("recall/",),
     "claims/": ("terminal", "check",
                 "ops", "sgd", "gradcheck", "associative", "induction/", "recall/", "claims/"),

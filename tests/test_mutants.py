@@ -111,6 +111,7 @@ EQUIVALENT_OPS = {
     ("relative_scores_backward", "T = dS.shape[0]: 0: one more"): "dS is square",
     ("causal_softmax_backward", "dS[t, :t + 1] = softmax_backward(A[t, :t + 1], dA[t, :t + 1]): "
      "1: one more"): "of dA: softmax_backward reads no entry after the last of A",
+    ("relu_backward", "elif not x[i] <= 0:: 0: one more"): "what is above 0 does not come here",
     ("softmax_backward", "mean = p[0] * 0: 0: one more"): "p[1] * 0 is the same zero",
     ("softmax_backward", "mean = p[0] * 0: p[0] * 0: left side dropped"): "0, of another type",
 }

@@ -48,6 +48,11 @@ def draw_prompt(case, prompt, bigram, T, triggers):
     return z
 
 
+def show(case, bigram, z):
+    """Tell the reader of `explain` the prompt, in letters; a random bigram has numbers for letters."""
+    case.show("tokens", " ".join({" ": "␣", "\n": "↵"}.get(bigram.chars[v], str(bigram.chars[v])) for v in z))
+
+
 def draw_frame(case, V, L, encoding="relative"):
     """The orthonormal frame; for a control, Gaussian embeddings of the same width."""
     frame = orthonormal_frame(V, L, case.rng, encoding)
@@ -56,7 +61,7 @@ def draw_frame(case, V, L, encoding="relative"):
 
 @claim("I1", "previous-token head, relative positions, any length", source="BCBJB23, WS24",
        provenance="formalised", derivation=theory.previous_token_attention,
-       control="embeddings Gaussian, not orthonormal",
+       control="embeddings Gaussian, not orthonormal", control_space=dict(T=(3, 64), b1=(1.0, 20.0)),
        law=LAWS, prompt=PROMPTS, V=(2, 65), T=(1, 64), b1=(0.0, 20.0))
 def previous_token_head(case, law, prompt, V, T, b1):
     """A1 of the constructed model against e^b1/(e^b1 + t) and 1/(e^b1 + t)."""
@@ -68,7 +73,7 @@ def previous_token_head(case, law, prompt, V, T, b1):
 
 @claim("I2", "absolute positions stop at the training length", source="WS24",
        provenance="formalised", derivation=theory.previous_token_attention,
-       control="positions relative, not absolute",
+       control="positions relative, not absolute", control_space=dict(beyond=(1, 32), b1=(1.0, 20.0)),
        law=LAWS, prompt=PROMPTS, V=(2, 65), train_length=(1, 32), beyond=(0, 32), b1=(0.0, 20.0))
 def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
     """A1 of the constructed model: the previous token below L0, uniform from L0 on."""
@@ -85,6 +90,7 @@ def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
 
 @claim("I3", "logits in closed form on any prompt", source="WS24", provenance="formalised",
        derivation=theory.logits, control="embeddings Gaussian, not orthonormal",
+       parts=("attention of layer 2", "logits"),
        law=LAWS, prompt=PROMPTS, encoding=("relative", "absolute"), V=(2, 65), T=(1, 64),
        train_length=(1, 64), K=(1, 5), b1=(0.0, 20.0), b2=(0.0, 100.0), bo=(0.0, 1000.0))
 def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1, b2, bo):
@@ -93,6 +99,7 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
     V = len(bigram.pi_u)
     triggers = case.rng.permutation(V)[:K]
     z = draw_prompt(case, prompt, bigram, T, triggers)
+    show(case, bigram, z)
     L0 = min(train_length, T) if encoding == "absolute" else None
     params = construct(draw_frame(case, V, T, encoding), bigram, triggers, b1, b2, bo, encoding, L0)
     trace = forward(params, z, encoding)
@@ -103,6 +110,7 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
 
 @claim("I4", "hard previous-token limit, first position included", source="WS24",
        provenance="formalised", derivation=theory.hard_mass, control="b1 = 1, far from the limit",
+       control_space=dict(prompt=("trigger first",), V=(8, 65), T=(16, 64), b2=(3.0, 20.0)),
        law=LAWS, prompt=PROMPTS, limit=("b1", "b1 and b2"), V=(2, 65), T=(1, 64),
        b2=(0.0, 20.0), bo=(0.1, 100.0))
 def hard_limit(case, law, prompt, limit, V, T, b2, bo):
@@ -112,6 +120,7 @@ def hard_limit(case, law, prompt, limit, V, T, b2, bo):
     q = int(case.rng.integers(V))
     z = draw_prompt(case, prompt, bigram, T, [q])
     z[-1] = q
+    show(case, bigram, z)
     params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], 1.0 if case.control else HARD,
                        b2 if limit == "b1" else HARD, bo)
     mass = theory.hard_mass(z, V, b2 if limit == "b1" else np.inf)
@@ -169,7 +178,7 @@ SCATTER = 0.2       # 1 − r² allowed: a scatter of 14 % about a line that fal
 
 
 @claim("I6", "random embeddings: the gap to I3 falls as d^(-1/2)", source="BCBJB23, NLB24",
-       provenance="derived", derivation=theory.embedding_slope, exact=False, cases=1,
+       provenance="derived", derivation=theory.embedding_slope, kind="limit", cases=1,
        reason="the slope's 99 % interval holds −1/2 (one true line in 100 fails that) and r² ≥ 0.8",
        control="entries of E with variance 1/128 at every width", V=(8, 12), T=(8, 16),
        strength=(0.5, 1.0))
@@ -259,6 +268,7 @@ def order_of(remainder, order):
 
 @claim("I7", "the first gradient of WO and WF is a Markov moment", source="BCBJB23",
        provenance="derived", derivation=moments.first_gradient, cases=10, control=REDRAWN,
+       control_space=dict(T=(2, 5)),
        outputs=OUTPUTS, V=(2, 3), T=(1, 5))
 def first_gradient_is_a_moment(case, outputs, V, T):
     """All four tables, against backpropagation summed over all sequences."""
@@ -271,7 +281,7 @@ def first_gradient_is_a_moment(case, outputs, V, T):
 
 
 @claim("I7b", "the second step, of WK2: leading order, remainder one higher", source="BCBJB23",
-       provenance="derived", derivation=moments.second_gradient, exact=False, cases=6, control=REDRAWN,
+       provenance="derived", derivation=moments.second_gradient, kind="limit", cases=6, control=REDRAWN,
        reason="the remainder is η² (C + O(η)): from η = 0.05 to 0.025 its order is at least 2 − 0.1",
        outputs=OUTPUTS, V=(2, 3), T=(2, 4))
 def second_gradient_at_leading_order(case, outputs, V, T):
@@ -288,7 +298,7 @@ def second_gradient_at_leading_order(case, outputs, V, T):
 
 
 @claim("I7c", "the third step, of WK1: leading order, remainder one higher", source="BCBJB23",
-       provenance="derived", derivation=moments.third_gradient_by_keys, exact=False, cases=6,
+       provenance="derived", derivation=moments.third_gradient_by_keys, kind="limit", cases=6,
        control=REDRAWN, reason="as I7b; order 2 or, where the match alone teaches, 4",
        path=("keys", "values"), outputs=OUTPUTS, V=(2, 3), T=(3, 4))
 def third_gradient_at_leading_order(case, path, outputs, V, T):
@@ -356,7 +366,10 @@ def ledger_adds_up(case, prompt, V, d, T, scale):
 @claim("I11", "three layers find the previous token without positions", source="this project",
        provenance="derived", derivation=theory.without_positions,
        reason="rounding of scores up to 100, seen through two more softmaxes",
-       control="layer 1 looks for another token than the first", law=LAWS, prompt=PROMPTS,
+       control="layer 1 looks for another token than the first",
+       control_space=dict(prompt=("sampled", "trigger first"), V=(4, 40), T=(4, 64), b1=(1.0, 10.0),
+                          beta=(1.0, 100.0)),
+       law=LAWS, prompt=PROMPTS,
        V=(2, 40), T=(1, 64), K=(1, 5), b1=(0.0, 10.0), beta=(0.0, 100.0), gamma=(0.0, 100.0),
        b3=(0.0, 20.0), bo=(0.0, 100.0))
 def previous_token_without_positions(case, law, prompt, V, T, K, b1, beta, gamma, b3, bo):
@@ -377,7 +390,7 @@ def previous_token_without_positions(case, law, prompt, V, T, K, b1, beta, gamma
 @claim("IG", "all nine gradients against the complex step", source="this project",
        provenance="derived", derivation=loss_and_grads, cases=10,
        reason="rounding; relative to the largest entry of each gradient",
-       control="dWK1 and dWK2 transposed", encoding=("relative", "absolute"),
+       control="dWK1, dWK2 and dWF transposed", encoding=("relative", "absolute"),
        V=(3, 5), d=(2, 5), B=(1, 2), T=(1, 6), spare=(0, 2), scale=(0.3, 1.0))
 def gradients(case, encoding, V, d, B, T, spare, scale):
     """Random weights, random tokens, a random mask: every coordinate of every field."""
@@ -390,5 +403,5 @@ def gradients(case, encoding, V, d, B, T, spare, scale):
     mask.flat[rng.integers(mask.size)] = True
     grads = loss_and_grads(params, tokens, mask, encoding)[1]
     if case.control:
-        grads = grads._replace(WK1=grads.WK1.T, WK2=grads.WK2.T)
+        grads = grads._replace(WK1=grads.WK1.T, WK2=grads.WK2.T, WF=grads.WF.T)
     return complex_step(lambda p: loss(p, tokens, mask, encoding), params), grads

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from refimpl import claims
-from refimpl.__main__ import main
 from refimpl.claims import induction
 from refimpl.induction import theory
 from tests.test_claims import TEXT
@@ -49,48 +48,6 @@ def test_full_uses_all_widths(monkeypatch):
     monkeypatch.setattr(induction, "init", lambda V, d, *rest: (seen.append(d), original(V, d, *rest))[1])
     claims.evaluate(I6, {**INSTANCE, "seed": 0}, TEXT, full=True)
     assert sorted(set(seen)) == [8, 16, 32]
-
-
-def counting(exact, seen):
-    result = () if exact else (1.0,)
-
-    @claims.claim("X", "x", source="", provenance="derived", control="", exact=exact, cases=3, n=(1, 9))
-    def check(case, n):
-        seen.append(case.full)
-        return (0.0, float(case.control), *result)
-    return check
-
-
-@pytest.mark.parametrize("exact, instances", [(True, 30), (False, 3)])
-def test_full_multiplies_the_instances_of_exact_claims_alone(exact, instances):
-    seen = []
-    assert claims.audit(counting(exact, seen), "", full=True).instances == instances
-    assert all(seen)
-    assert claims.audit(counting(exact, seen), "").instances == 3
-    assert claims.audit(counting(exact, seen), "", cases=2, full=True).instances == 2
-
-
-def test_trends_are_not_shrunk_with_full():
-    seen = []
-
-    @claims.claim("X", "x", source="", provenance="derived", control="", exact=False, cases=1, n=(1, 9))
-    def wrong(case, n):
-        seen.append(n)
-        return 0.0, 9.0, 1.0
-    result = claims.audit(wrong, "", full=True)
-    assert not result.passed and result.failure["n"] == 1 and len(seen) <= 3
-
-
-def test_the_command_line_passes_full_on(tmp_path, capsys):
-    file = tmp_path / "mine.py"
-    file.write_text("from refimpl.claims import claim\n"
-                    "@claim('X', 'x', source='', provenance='derived', control='', n=(1, 2))\n"
-                    "def check(case, n):\n"
-                    "    return 1.0, 1.0 + (case.full or case.control)\n")
-    assert main(["audit", "--from", str(file)]) == 0
-    assert main(["audit", "--from", str(file), "--full"]) == 1
-    out = capsys.readouterr().out
-    assert " 250 " in out and "--full --instance" in out
 
 
 @settings(max_examples=5)

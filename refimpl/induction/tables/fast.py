@@ -10,13 +10,13 @@ P = E Phiᵀ. Whatever the weights, all that the model adds up are then entries 
 `histories` and `logits` say just that, in NumPy. `loss_and_grads` makes the tables, runs forward and backward
 on them (kernels.py), and pulls their gradients back to the nine fields. Claim I8 holds both against model.py.
 
-A sequence of T tokens, n of them different, R in the loss, takes, forward and backward together, T² additions in
-layer 1; 3 R T n multiply-adds and R T/2 exponentials in layer 2, 6 R n² for its queries; 9 R n V for the logits.
-Making and pulling back the tables takes 21 V d² + 30 V² d for a batch. Positions after the last in the loss are
-skipped. `scripts/bench.py` prints how far all this is from the machine's limit.
+A sequence of T tokens, n of them different, R in the loss, takes, forward and backward together, T² additions
+in layer 1; 3 R T n multiply-adds and R T/2 exponentials in layer 2, 6 R n² for its queries; 9 R n V for the
+logits. Making and pulling back the tables takes 21 V d² + 30 V² d for a batch. Positions after the last in
+the loss are skipped. `scripts/bench.py` prints how far all this is from the machine's limit.
 
-What each complication buys: speed with it over speed without (d = 128, V = 65, 64 sequences of text; CPU time of
-one thread, two for the last two; T = 256 with 28 % of positions in the loss, with all, and T = 64 with all).
+What each complication buys, as a factor of speed: text, V = 65, d = 128, 64 sequences, CPU time of one thread.
+Left T = 256 with 28 % of positions in the loss, then with all, right T = 64 with all.
 
 TABLE
 The batch is cut into CHUNKS parts, whatever the number of threads; each adds up its sequences in order, and the
@@ -33,12 +33,8 @@ from refimpl.induction.tables.threads import one_blas_thread, spread
 CHUNKS = 8
 
 
-# tables: with X = [E; P] (2V, d) and Y = U (I + WF),
-#
-#     G1 = E WK1 Eᵀ,  B1 = E WK1 posᵀ,  K2 = X WK2 Xᵀ,  T = [X Yᵀ; X (Y M)ᵀ]
-#
-# For a product M = A W Bᵀ the cotangents are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W. The tables of
-# the scores and that of the logits meet in X alone: two jobs, which `spread` deals out.
+# For a product M = A W Bᵀ the derivatives are dA = dM B Wᵀ, dW = Aᵀ dM B, dB = dMᵀ A W. The tables of the
+# scores and that of the logits meet in X = [E; P] (2V, d) alone: two jobs, which `spread` deals out.
 
 def scores_forward(params, X):
     E, pos, WK1, WK2 = params.E, params.pos, params.WK1, params.WK2
@@ -100,15 +96,14 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
         raise ValueError(f'encoding: expected "relative" (the tables know no other; '
                          f"use induction.loss_and_grads), got {encoding!r}")
     params, z, mask = model.check_batch(params, tokens, mask, encoding)
-    dtype = params.E.dtype
-    if dtype.kind != "f":
-        raise ValueError(f"params: expected float64 or float32, got {dtype}")
+    dtype = check.real_dtype("params", params.E.dtype)
     weights = mask / mask.sum(dtype=dtype)
     parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(**check.QUIET):
         tables, images = tables_forward(params, spread)
         G1, B1 = (M - M.max(axis=1, keepdims=True) for M in tables[:2])
-        if not (G1.min(axis=1) + B1.min(axis=1)).min() > -np.log(np.finfo(dtype).max) / 2:
+        span = -(G1.min(axis=1) + B1.min(axis=1)).min()
+        if not (span < np.log(np.finfo(dtype).max) / 2 and check.finite(tables)):
             return model.loss_and_grads(params, z, mask)
         content, position = np.exp(G1), np.exp(B1)
         (loss, dtables), *results = spread(
@@ -118,7 +113,9 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
             for table, other in zip(dtables, others):
                 table += other
         dtables[1][:] *= position
-        return dtype.type(loss), tables_backward(params, images, Tables(*dtables))
+        loss, grads = dtype.type(loss), tables_backward(params, images, Tables(*dtables))
+    check.computed((loss, *grads), params)
+    return loss, grads
 
 
 def histories(params, tokens):
@@ -126,13 +123,14 @@ def histories(params, tokens):
     params = model.check_params(params)
     z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
     model.check_length(len(z), params)
-    G1, B1, K2, _ = tables_forward(params)[0]
-    one_hot = np.eye(len(G1), dtype=G1.dtype)[z]
-    scores1 = ops.relative_scores_forward(G1[z][:, z], B1[z, ::-1])
-    c = ops.causal_softmax_forward(scores1) @ one_hot
-    x1 = np.concatenate([one_hot, c], axis=1)
-    attention2 = ops.causal_softmax_forward(x1 @ K2 @ x1.T)
-    return c, attention2 @ one_hot, attention2 @ c
+    with np.errstate(**check.QUIET):
+        G1, B1, K2, _ = tables_forward(params)[0]
+        one_hot = np.eye(len(G1), dtype=G1.dtype)[z]
+        scores1 = ops.relative_scores_forward(G1[z][:, z], B1[z, ::-1])
+        c = ops.causal_softmax_forward(scores1) @ one_hot
+        x1 = np.concatenate([one_hot, c], axis=1)
+        attention2 = ops.causal_softmax_forward(x1 @ K2 @ x1.T)
+        return check.computed((c, attention2 @ one_hot, attention2 @ c), params)
 
 
 def logits(params, tokens):
@@ -153,5 +151,6 @@ def logits(params, tokens):
     tokens (T,) integers in 0..V−1, 1 ≤ T ≤ L; params float64 or float32. Raises ValueError as `forward`.
     """
     c, h, g = histories(params, tokens)
-    T0, T1, T2, T3 = np.split(tables_forward(model.check_params(params))[0].T, 4)
-    return T0[np.asarray(tokens)] + c @ T1 + h @ T2 + g @ T3
+    with np.errstate(**check.QUIET):
+        T0, T1, T2, T3 = np.split(tables_forward(model.check_params(params))[0].T, 4)
+        return check.computed((T0[np.asarray(tokens)] + c @ T1 + h @ T2 + g @ T3,), params)[0]

@@ -10,7 +10,9 @@ from functools import cache
 import numba
 import numpy as np
 
-LOCK, HELD = threading.Lock(), []       # HELD: (set, number) that gives OpenBLAS its threads back
+LOCK = threading.Lock()
+if hasattr(os, "register_at_fork"):     # in a child nobody would open a lock that another thread held
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 
 @cache
@@ -54,27 +56,11 @@ def one_blas_thread():
     Under another BLAS it does nothing.
     """
     with LOCK:
-        HELD[:] = [(set_number, get()) for get, set_number in openblas()]
+        numbers = [(set_number, get()) for get, set_number in openblas()]
         try:
-            for set_number, _ in HELD:
+            for set_number, _ in numbers:
                 set_number(1)
             yield
         finally:
-            give_back()
-
-
-def give_back():
-    while HELD:
-        set_number, before = HELD.pop()
-        set_number(before)
-
-
-def forked():
-    """In a child: no thread is left that would open the lock, or give the threads of OpenBLAS back."""
-    global LOCK
-    LOCK = threading.Lock()
-    give_back()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forked)
+            for set_number, before in numbers:
+                set_number(before)
