@@ -6,8 +6,7 @@
 Each contender runs in a process of its own, one at a time, in turns: in a turn it goes through all settings.
 Its time in a setting is the median of its calls for TURN seconds; what is printed is the median over ROUNDS
 turns, with their range. Losses must agree. Ours are float64 unless it is said, theirs float32; all use all
-cores. Theirs take the whole batch at once, without Python loops, layer 2 and output at the rows in the loss
-alone. The baseline is the best of theirs: PyTorch eager or compiled, JAX jitted.
+cores. The baseline is the best of theirs: PyTorch eager or compiled, JAX jitted.
 
 The work of others is measured before and during a run: what the cores did beyond our own processes. Threads
 that wait for each other at every product, as theirs do, lose more by it than ours. Above FOREIGN cores the
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
+import peers
 
 from refimpl import induction, recall, sgd
 
@@ -83,115 +83,23 @@ def our_step(dtype, loss_and_grads=induction.tables.loss_and_grads):
     return step
 
 
-def chosen_rows(mask):
-    """(B, R) positions in the loss, filled up to the longest, and which of them are real."""
-    most = mask.sum(axis=1).max()
-    return np.argsort(~mask, axis=1, kind="stable")[:, :most], np.arange(most) < mask.sum(axis=1)[:, None]
-
-
-def torch_logits(fields, tokens, mask, compiled=False):
-    """The logits at the positions in the mask as a function without arguments, and what follows there."""
-    import torch
-    E, U, pos, Phi, WV, WK1, WK2, WO, WF = fields
-    rows, real = (torch.tensor(a) for a in chosen_rows(mask))
-    z, b, t = torch.tensor(tokens), torch.arange(B)[:, None], torch.arange(mask.shape[1])
-    back, ahead = (t[:, None] - t).clamp(min=0).expand(B, -1, -1), t > t[:, None]
-    ahead_rows = t > rows[:, :, None]
-
-    def logits():
-        x0 = E[z[:, :-1]]
-        q1 = x0 @ WK1
-        S1 = q1 @ x0.transpose(1, 2) + (q1 @ pos.T).gather(2, back)
-        x1 = x0 + S1.masked_fill(ahead, -torch.inf).softmax(-1) @ x0 @ Phi.T
-        x1_rows = x1[b, rows]
-        S2 = (x1_rows @ WK2 @ x1.transpose(1, 2)).masked_fill(ahead_rows, -torch.inf)
-        x2 = (x1_rows + S2.softmax(-1) @ x1 @ WV.T @ WO.T)[real]
-        return (x2 + x2 @ WF.T) @ U.T
-    return torch.compile(logits) if compiled else logits, z[:, 1:][b, rows][real]
-
-
 def torch_step(compiled):
     """A contender."""
     def step(kind, *sizes):
-        import torch
-        if kind == "recall":
-            if sizes[0] > DENSE:
-                return None
+        if kind == "step":
+            return peers.torch_step(*instance(*sizes), compiled)
+        if sizes[0] <= DENSE:
             facts, prompts, known, weights = prompts_of(*sizes)
             params = recall.construct(facts, N_PAIRS, LAM)
             for ids, w in zip(known, weights):
                 params.WKQ.reshape(-1)[ids] = w
-            return torch_recall(params, prompts, compiled)[0]
-        params, *batch = instance(*sizes)
-        fields = [torch.tensor(a, dtype=torch.float32, requires_grad=True) for a in params]
-        logits, target = torch_logits(fields, *batch, compiled)
-
-        def call():
-            for field in fields:
-                field.grad = None
-            loss = torch.nn.functional.cross_entropy(logits(), target)
-            loss.backward()
-            return loss.item()
-        return call
+            return peers.torch_recall(params, prompts, compiled)[0]
     return step
-
-
-def torch_recall(params, prompts, compiled=False):
-    """L_infer + L_recall and the gradient of WKQ, the others frozen, as a function; and WKQ."""
-    import torch
-    E, U, P, WKQ, W1, b1, W2 = (torch.tensor(a, dtype=torch.float32) for a in params)
-    WKQ.requires_grad_()
-    steps = []
-    for tokens, targets, slot in (prompts.infer(), prompts.recall()):
-        content = E[torch.tensor(tokens)]
-        rows = torch.cat([content, P[:tokens.shape[1]].expand(len(tokens), -1, -1)], 2)
-        steps.append((content, rows, torch.tensor(targets - slot[0]), U[slice(*slot)].T))
-
-    def loss_of():
-        loss = 0
-        for content, rows, target, UT in steps:
-            scores = rows @ (rows[:, -1] @ WKQ)[:, :, None]
-            x = (scores.softmax(1) * content).sum(1)
-            loss += torch.nn.functional.cross_entropy((x @ W1.T + b1).square() @ W2.T @ UT, target)
-        return loss
-    loss_of = torch.compile(loss_of) if compiled else loss_of
-
-    def call():
-        WKQ.grad = None
-        loss = loss_of()
-        loss.backward()
-        return loss.item()
-    return call, WKQ
 
 
 def jax_step(kind, *sizes):
     """A contender."""
-    if kind != "step":
-        return None
-    import jax
-    import jax.numpy as jnp
-    params, tokens, mask = instance(*sizes)
-    rows, real = chosen_rows(mask)
-    b, t = np.arange(B)[:, None], np.arange(mask.shape[1])
-    back, seen, seen_rows = np.maximum(t[:, None] - t, 0)[None], t <= t[:, None], t <= rows[:, :, None]
-    target = tokens[:, 1:][b, rows]
-
-    def loss(params, z):
-        E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-        x0 = E[z]
-        q1 = x0 @ WK1
-        S1 = q1 @ x0.transpose(0, 2, 1) + jnp.take_along_axis(q1 @ pos.T, back, axis=2)
-        x1 = x0 + jax.nn.softmax(S1, where=seen) @ x0 @ Phi.T
-        x1_rows = x1[b, rows]
-        S2 = x1_rows @ WK2 @ x1.transpose(0, 2, 1)
-        x2 = x1_rows + jax.nn.softmax(S2, where=seen_rows) @ x1 @ WV.T @ WO.T
-        logits = (x2 + x2 @ WF.T) @ U.T
-        losses = jax.nn.logsumexp(logits, -1) - jnp.take_along_axis(logits, target[..., None], -1)[..., 0]
-        return jnp.mean(losses, where=real)
-
-    both = jax.jit(jax.value_and_grad(loss))
-    data = [jnp.asarray(a, jnp.float32) for a in params], jnp.asarray(tokens[:, :-1])
-    return lambda: float(jax.block_until_ready(both(*data))[0])
+    return peers.jax_step(*instance(*sizes)) if kind == "step" else None
 
 
 OURS = "ours"
@@ -202,41 +110,40 @@ CONTENDERS = {OURS: our_step("float64"), "ours float32": our_step("float32"),
 
 def job(name, kind, seed=0):
     """Seconds of a whole job, what it reached, and the peak of memory in MB; None where it cannot."""
-    import training
-    torch, rng, start = name != OURS, np.random.default_rng(seed), time.perf_counter()
-    if kind == "train":     # head accuracy ACCURACY from zero: same seeds, same recipe, same stopping rule
-        reached = train(torch, training.text_bigram(), rng)
+    rng, start, reached = np.random.default_rng(seed), time.perf_counter(), None
+    if kind == "train":
+        reached = train(name != OURS, rng)
     elif kind == "months":
-        prompts = recall.sample(recall.Facts.months(), N_PAIRS, 48, rng)
-        params = recall.construct(recall.Facts.months(), N_PAIRS, LAM)
+        facts, steps, lr = recall.Facts.months(), 300, 0.3
+        prompts = recall.sample(facts, N_PAIRS, 48, rng)
+        params = recall.construct(facts, N_PAIRS, LAM)
         params.WKQ[params.E.shape[1]:, params.E.shape[1]:] = rng.normal(0, 0.1, (2 * N_PAIRS + 2,) * 2)
-        steps, lr = 300, 0.3
-        if torch:
-            call, WKQ = torch_recall(params, prompts)
-            for _ in range(steps):
-                reached = call()
-                WKQ.data -= lr * WKQ.grad
-        else:
+        if name == OURS:
             from months import both
             batches = repeat((prompts.infer(), prompts.recall()), steps)
-            *_, last = sgd.train(params, batches, both, lr, trained=("WKQ",))
-            reached = last.loss
-        reached = f"loss {reached:.4f} after {steps} steps"
-    elif torch:
-        return None
-    else:
+            loss = [last.loss for last in sgd.train(params, batches, both, lr, trained=("WKQ",))][-1]
+        else:
+            call, WKQ = peers.torch_recall(params, prompts)
+            for _ in range(steps):
+                loss = call()
+                WKQ.data -= lr * WKQ.grad
+        reached = f"loss {loss:.4f} after {steps} steps"
+    elif name == OURS:
         facts = recall.Facts.latin(2 ** 22, 32, rng)
-        prompts = recall.sample(facts, N_PAIRS, B, rng)
-        weights = recall.implicit.Steps(*(rng.normal(0, 0.1, 2 * N_PAIRS + k) for k in (1, 2)))
-        batches = repeat((facts, prompts, LAM), 300)
-        *_, last = sgd.train(weights, batches, recall.implicit.loss_and_grads, 0.01)
-        reached = f"loss {last.loss:.4f} on {facts.N * facts.R:.1e} facts"
-    return time.perf_counter() - start, reached, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        batches = repeat((facts, recall.sample(facts, 4, B, rng), 40.0), 100)
+        weights = recall.implicit.Steps(rng.normal(0, 0.1, 9), rng.normal(0, 0.1, 10))
+        *_, last = sgd.train(weights, batches, recall.implicit.loss_and_grads, 0.3)
+        trace = recall.implicit.forward(last.params, facts, recall.sample(facts, 4, 500, rng), 40.0)
+        right = np.mean([step.margins > 0 for step in trace])
+        reached = f"{100 * right:.1f} % right on {facts.N * facts.R:.1e} facts"
+    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return reached and (seconds, reached, peak)
 
 
-def train(torch, bigram, rng):
-    """Train until the head accuracy on held-out text, asked every EVERY steps, is reached."""
+def train(torch, rng):
+    """Head accuracy ACCURACY from zero: same seeds and recipe for all, asked every EVERY steps."""
     import training
+    bigram = training.text_bigram()
     params = induction.init(V, training.WIDTH, training.LENGTH, rng)
     held_out = induction.sample(bigram, B, training.LENGTH, rng, TRIGGERS)
     if not torch:
@@ -248,15 +155,15 @@ def train(torch, bigram, rng):
     from torch.nn.functional import cross_entropy
     fields = [tensor(a.astype("float32"), requires_grad=name in training.HEAD)
               for name, a in zip(params._fields, params)]
-    sgd = optim.SGD([f for f in fields if f.requires_grad], LR, 0.9, weight_decay=1e-4)
+    moving = optim.SGD([field for field in fields if field.requires_grad], LR, 0.9, weight_decay=1e-4)
     for step in range(10 ** 4):
         batch = induction.sample(bigram, B, training.LENGTH, rng, TRIGGERS)
-        logits, target = torch_logits(fields, batch.tokens, training.head(batch))
-        sgd.zero_grad()
+        logits, target = peers.torch_logits(fields, batch.tokens, training.head(batch))
+        moving.zero_grad()
         cross_entropy(logits(), target).backward()
-        sgd.step()
+        moving.step()
         if step % EVERY == EVERY - 1:
-            logits, target = torch_logits(fields, held_out.tokens, training.head(held_out))
+            logits, target = peers.torch_logits(fields, held_out.tokens, training.head(held_out))
             if (logits().argmax(1) == target).float().mean() >= ACCURACY:
                 return f"{step + 1} steps"
 

@@ -2,7 +2,7 @@
 
 Letters: T tokens z_t, n of them different; t query, s key, k and u tokens; c, h, g the histories of fast.py.
 A sequence needs only its own n rows and columns of a table: `run_chunk` copies them, and adds gradients back.
-Indices are unsigned, so that Numba does not look out for negative ones.
+Indices are unsigned: Numba then has no negative ones to look out for.
 """
 
 from math import factorial, log2, e
@@ -99,23 +99,18 @@ def exponentials(x):
 #
 # position[t−s] belongs to the entry of dB1, not to the pair: the caller multiplies by it at the end.
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@njit(cache=True, nogil=True)
 def layer1_forward(z, v, content, position):
     """z (T,), v (n,) alphabet; content (n, n), position (V, L) -> c (T, n), total (T,)."""
-    T, n, L = len(z), len(v), position.shape[1]
-    start, flat = np.empty(T, np.uint64), position.reshape(-1)
-    for t in range(T):
-        start[t] = np.int64(v[z[t]]) * L + L - 1 - t
-    sums = np.zeros((n, T + 8), flat.dtype)     # rows of a power of two would share their places in the cache
-    for s in range(T):                          # keys outside: what is added to was not written just before
-        k = z[s]
-        for t in range(s, T):
-            sums[k, t] += flat[start[t] + np.uint64(s)]
-    c, total = np.empty((T, n), flat.dtype), np.zeros(T, flat.dtype)
+    T, n, L, flat = len(z), len(v), position.shape[1], position.reshape(-1)
+    c, total = np.zeros((T, n), flat.dtype), np.zeros(T, flat.dtype)
     for t in range(T):
         own = z[t]
+        start = np.uint64(np.int64(v[own]) * L + L - 1 - t)
+        for s in range(t + 1):
+            c[t, z[s]] += flat[start + np.uint64(s)]
         for k in range(n):
-            c[t, k] = sums[k, t] * content[own, k]
+            c[t, k] *= content[own, k]
         for k in range(n):
             total[t] += c[t, k]
         inverse = 1 / total[t]
@@ -124,7 +119,7 @@ def layer1_forward(z, v, content, position):
     return c, total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@njit(cache=True, nogil=True)
 def layer1_backward(z, v, content, c, total, dc, dG1, dB1):
     """c, dc (T, n), total (T,); adds to dG1 (n, n) and dB1 (V, L), there without `position`."""
     n, L, flat, y = len(v), dB1.shape[1], dB1.reshape(-1), np.empty(len(v), c.dtype)
