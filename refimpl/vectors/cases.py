@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from refimpl import induction, recall, sgd
+from refimpl import check, induction, recall, sgd
 
 SYSTEMS = {"induction": induction, "recall": recall}
 LABELS = {"induction": "mask", "recall": "targets"}
@@ -149,9 +149,9 @@ DRAW: dict[str, Callable] = {"induction": induction_inputs, "recall": recall_inp
 MOVING = {"lr": 0.07, "momentum": 0.9, "weight_decay": 0.01}
 
 
-def build(model, name, flags, catches, why, inputs, **moving):
+def build(model, name, flags, catches, why, inputs, seed=None, **moving):
     """Draw one case, with a generator seeded by its name: cases do not depend on each other."""
-    seed = crc32(f"{model}/{name}".encode())
+    seed = crc32(f"{model}/{name}".encode()) if seed is None else check.integer("seed", seed, 0)
     params, tokens, labels, setting = DRAW[model](np.random.default_rng(seed), **inputs)
     settings = {**MOVING, **moving}
     settings.setdefault("trained", params._fields)
@@ -198,7 +198,8 @@ CASES: tuple[tuple, ...] = (
     ("induction", "constructed-absolute", "constructed, absolute", "encodings swapped",
      "Absolute positions are added to the embeddings, not to the keys only.",
      {"constructed": True, "encoding": "absolute", "V": 3, "L": 6}),
-    ("induction", "beyond-training-absolute", "beyond training length, absolute", "positions wrap around",
+    ("induction", "beyond-training-absolute", "beyond training length, absolute",
+     "x0 = E[z] + pos[t mod T/2], not E[z] + pos[t]",
      "Positions from the training length 3 on have no memory, and do not start again at 0.",
      {"constructed": True, "encoding": "absolute", "V": 3, "L": 6, "train_length": 3}),
     ("induction", "beyond-training-relative", "beyond training length, relative", "offsets clipped",
@@ -220,14 +221,14 @@ CASES: tuple[tuple, ...] = (
      "The same step, all tokens competing.", {"slot": False}),
     ("recall", "recall-slot", "slot, square", "slot one too long",
      "The step that recalls the answer: the slot ends before its stop.", {"step": "recall"}),
-    ("recall", "recall-vocabulary", "whole vocabulary, one sequence", "embeddings tied",
+    ("recall", "recall-vocabulary", "whole vocabulary, one sequence", "logits = E y, not U y",
      "The answers among all tokens, one prompt; U is not E.", {"step": "recall", "slot": False, "B": 1}),
     ("recall", "relu", "ReLU, momentum", "momentum with Nesterov",
      "Random weights and ReLU; momentum as it is, without looking ahead.", {"activation": "relu"}),
     ("recall", "relu-at-zero", "ReLU at 0", "derivative of ReLU at 0 is not 0",
      "Units exactly at 0, where the derivative is taken as 0; a maximum may split it in halves.",
      {"activation": "relu", "zeros": 4}),
-    ("recall", "relu-constructed", "ReLU, constructed", "bias left out",
+    ("recall", "relu-constructed", "ReLU, constructed", "preactivation = W1 x, not W1 x + b1",
      "The hand-written ReLU memory, whose bias silences half-matched keys.",
      {"activation": "relu", "constructed": True, "n": 1, "N": 3, "R": 2}),
     ("recall", "square-constructed", "square, constructed", "derivative of the square lacks its 2",
@@ -252,10 +253,48 @@ CASES: tuple[tuple, ...] = (
     ("recall", "several-prompts", "several sequences, learning rate", "learning rate applied twice",
      "Five prompts, and attention alone is trained, as in fine-tuning.",
      {"B": 5}, {"trained": ("WKQ",), "lr": 0.3}),
+    *(("induction", f"long-{encoding}", f"long, {encoding}", "blocks of 64 keys that do not rescale their sums",
+       "Longer than a block of keys: what was summed up is rescaled when a later block has a larger score.",
+       {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2}, {})
+      for encoding in ("relative", "absolute")),
+    ("recall", "long", "long", "blocks of 64 keys that do not rescale their sums",
+     "The same, in a prompt of 64 pairs.",
+     {"step": "recall", "N": 66, "R": 2, "n": 64, "B": 2, "d": 10, "dp": 7}),
 )
+FROZEN = ("U", "Phi", "WV", "WK1", "WK2", "WO", "WF")       # what moves where embeddings and positions do not
 
 
 def all_cases():
-    """Yield every case, drawn."""
+    """Yield every case, drawn; the relative ones again with absolute positions, E and pos frozen."""
     for model, name, flags, catches, why, inputs, *moving in CASES:
-        yield build(model, name, flags, catches, why, inputs, **(moving[0] if moving else {}))
+        settings = moving[0] if moving else {}
+        yield build(model, name, flags, catches, why, inputs, **settings)
+        if model == "induction" and "encoding" not in inputs and not name.endswith("-relative"):
+            yield build(model, f"{name}-absolute", flags.replace("relative", "absolute") + ", frozen embeddings",
+                        catches, why, {**inputs, "encoding": "absolute"}, **{"trained": FROZEN, **settings})
+
+
+def yours(model, seed, trained=None, **inputs):
+    """A case of any size, for `files.write`: inputs as `induction_inputs` or `recall_inputs` have them.
+
+    Raises ValueError on sizes that make no case, or whose arrays do not fit into memory.
+    """
+    for name, size in inputs.items():
+        if name not in ("encoding", "step", "slot", "activation"):
+            check.integer(name, size, 2 if name in ("V", "N") else 1)
+    if model == "induction":
+        inputs = {"V": 5, "d": 7, "T": 6, "B": 3, "encoding": "relative", **inputs}
+        inputs.setdefault("L", inputs["T"])
+        V, d, T, L = (inputs[key] for key in ("V", "d", "T", "L"))
+        if L < T:
+            raise ValueError(f"L: expected at least T = {T} position vectors, got {L}")
+        check.memory("sizes", 8 * (12 * (2 * V * d + L * d + 6 * d * d) + 8 * T * (T + d + V)))
+    else:
+        inputs = {"N": 4, "R": 3, "n": 2, "d": 5, "dp": 3, "m": 11, "B": 3, **inputs}
+        width, V = inputs["d"] + inputs["dp"], 2 * inputs["N"] + inputs["R"]
+        check.memory("sizes", 8 * 12 * (2 * V * inputs["d"] + width ** 2 + 2 * inputs["m"] * inputs["d"]))
+    name = "-".join(f"{key}{value}" if not isinstance(value, str) else value for key, value in inputs.items())
+    fields = SYSTEMS[model].Params._fields
+    trained = fields if trained is None else tuple(check.choice("trained", field, fields) for field in trained)
+    case = build(model, name, "yours", "", "Sizes of your own.", inputs, seed=seed, trained=trained)
+    return case
