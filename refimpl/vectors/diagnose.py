@@ -6,7 +6,7 @@ has no trace is searched together: the equations between two given arrays, the l
 steps. A name that explains no more than half of what departs is not given.
 """
 
-from itertools import combinations, product
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,23 +148,40 @@ class Search:
 
     def search(self, s, pending, name):
         """The mistakes in the pending equations that give their array of this name, alone or in pairs."""
-        def gives(*edits):
-            new = {k: f for edit in edits for k, f in edit.changes.items() if k in pending}
-            try:
-                return bool(new) and self.fits(f"trace.{name}", vars(evaluated(s, {**pending, **new}))[name].value[0])
-            except MISFIT:
-                return False
+        order, before = list(pending), [s]
+        for k in order:
+            before.append(evaluated(before[-1], {k: pending[k]}))
 
-        found = [(edit,) for edit in self.catalogue if gives(edit)]
+        def later(edits, place):
+            """The pending equations from a place on, with these mistakes."""
+            return {k: next((e.changes[k] for e in edits if k in e.changes), pending[k]) for k in order[place:]}
+
+        placed = [(min(map(order.index, here)), edit) for edit in self.catalogue
+                  if (here := [k for k in edit.changes if k in pending])]
+        found = [(e,) for place, e in placed if self.gives(name, before[place], later([e], place))]
         if not found and len(pending) > 1 and self.memory.in_vain < PAIRS:
-            likely = [e for e in self.catalogue if e.likely and e.changes.keys() & pending.keys()]
-            found = [pair for pair in combinations(likely, 2) if gives(*pair)]
+            for start, first in ((start, e) for start, e in placed if e.likely):
+                for place in range(start + 1, len(order)):
+                    upper = {k: f for k, f in later([first], start).items() if k not in order[place:]}
+                    seconds = [e for other, e in placed if other == place and e.likely]
+                    try:
+                        s = evaluated(before[start], upper)
+                    except MISFIT:
+                        break
+                    found += [(first, e) for e in seconds if self.gives(name, s, later([first, e], place))]
             self.memory.in_vain += not found
         if not found and name in (sums := equations.SUMS[self.case.setting.get("encoding", self.case.model)]):
             known = ACTIVATIONS[self.case.model]
             known = PLACES if name == "x0" else known[:known.index(name)]
-            found = [(edit,) for edit in twice(name, sums[name], known) if gives(edit)]
+            found = [(edit,) for edit in twice(name, sums[name], known) if self.gives(name, before[0], pending | edit.changes)]
         return found
+
+    def gives(self, name, s, pending):
+        """Whether these equations give their array of this name from the state s."""
+        try:
+            return self.fits(f"trace.{name}", vars(evaluated(s, pending))[name].value[0])
+        except MISFIT:
+            return False
 
     def settle(self, trace, found, right):
         """Take of the alternatives those that agree with most of what else was given."""
@@ -197,31 +214,32 @@ class Search:
         if wrong in ([], ["loss"]):
             self.unknown += wrong
             return not wrong
-        found = self.best(((e,) for e in self.catalogue if e.changes or e.case), names, wrong)
-        if not found and self.memory.in_vain < PAIRS:
-            likely = [e for e in self.catalogue if e.likely]
-            late = [e for e in likely if "loss" in e.changes]
-            found = self.best(product(late, [e for e in self.catalogue if not e.rule and e not in late]), names, wrong)
-            self.memory.in_vain += not found
+        traces = [name for name in self.given if name.startswith("trace")]
+        so_far = self.agreement(self.edits, "trace", traces)
+        fitting = [e for e in self.catalogue if e.changes and self.gives_loss(e, traces, so_far)]
+        found = self.best([(e,) for e in fitting], names, wrong)
+        if not found and "trace.logits" in self.given:      # one of the loss, and one that gradients alone show
+            late = [e for e in fitting if "loss" in e.changes]
+            found = self.best(product(late, [e for e in fitting if e not in late]), names, wrong)
         if found:
             self.take(found)
         else:
             self.by_array(wrong, predicted)
         return not self.unknown
 
+    def gives_loss(self, edit, traces, so_far):
+        """Whether a port with this mistake, too, has their loss, and as many of their traces."""
+        arrays = self.run([*self.edits, edit], "loss")
+        return "loss" in arrays and ("loss" not in self.given or self.fits("loss", arrays["loss"])) and sum(
+            self.fits(name, arrays[name]) for name in traces) >= so_far
+
     def best(self, candidates, names, wrong):
-        """The candidates that explain the most of the wrong arrays, and more than half, and spoil no trace."""
-        traces = [name for name in self.given if name.startswith("trace")]
-        so_far, best, most = self.agreement(self.edits, "loss", traces), [], len(wrong) // 2 + len(names) - len(wrong)
+        """The candidates that explain the most of the wrong arrays, and more than half."""
+        best, most = [], len(names) - len(wrong) + len(wrong) // 2 + 1
         for edits in candidates:
-            arrays = self.run([*self.edits, *edits], "loss")
-            if sum(self.fits(name, arrays.get(name)) for name in traces) < so_far or (
-                    "loss" in names and not self.fits("loss", arrays.get("loss"))):
-                continue
             count = self.agreement([*self.edits, *edits], "grad", names)
-            if count > most:
-                best, most = [], count
-            if count == most and best is not None and count > len(names) - len(wrong) + len(wrong) // 2:
+            best, most = [] if count > most else best, max(count, most)
+            if count == most:
                 best.append(edits)
         return best
 
@@ -256,7 +274,8 @@ class Search:
         wrong = count([])
         if not wrong:
             return
-        fields = frozenset(name.rpartition(".")[2] for name in wrong)
+        early = [name for name in wrong if name.startswith("sgd1")]       # later, all fields feel it
+        fields = frozenset(name.rpartition(".")[2] for name in early or wrong)
         candidates = [(edit,) for edit in STEPS]
         if not fields >= set(case.sgd["trained"]):
             only = ", ".join(f for f in case.params._fields if f in fields)

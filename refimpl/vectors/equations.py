@@ -37,7 +37,7 @@ class Term(NamedTuple):
 
 
 FUNCTIONS: dict[str, Callable] = {
-    "": lambda a: a, "relu": relu, "gelu": gelu, "stop": stop,
+    "": lambda a: a, "relu": relu, "gelu": gelu, "detach": stop,
     "LayerNorm": lambda a: norm(a, True, 1e-5), "LayerNorm (eps 1e-6)": lambda a: norm(a, True, 1e-6),
     "RMSNorm": lambda a: norm(a, False, 1e-6), "RMSNorm (eps 1e-5)": lambda a: norm(a, False, 1e-5)}
 SCALES: dict[str, Callable] = {"": lambda d: 1, "2": lambda d: 2, "1/2": lambda d: 0.5, "1/√d": lambda d: d ** -0.5,
@@ -163,7 +163,7 @@ def state(case, first=False, params=None):
     z = tokens[:, :-1] if induction else tokens
     s = SimpleNamespace(case=case, z=z, T=z.shape[1], d=case.params.E.shape[1], tokens=tokens, labels=labels)
     for name, w in zip(case.params._fields, params or case.params):
-        setattr(s, name, Node(w))
+        setattr(s, name, Node(np.asarray(w, np.float64)))
     s.target = tokens[:, 1:] if induction else labels
     s.weights = labels / max(labels.sum(), 1) if induction else np.full(len(z), 1 / len(z))
     s.offset = np.subtract.outer(np.arange(s.T), np.arange(s.T))

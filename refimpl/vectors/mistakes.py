@@ -64,7 +64,7 @@ def variations(terms, known):
     for name in known:
         yield terms + (Term((name,)),), "", False
     for wrap in FUNCTIONS:
-        if wrap not in ("", "stop"):
+        if wrap not in ("", "detach"):
             yield terms, wrap, wrap == "LayerNorm"
 
 
@@ -73,10 +73,10 @@ def term_variations(term, known):
     *matrices, last = term.factors
     for j, name in enumerate(matrices):
         before, after = tuple(matrices[:j]), (*matrices[j + 1:], last)
-        others = ("",) if name in SQUARE or name in ("A1", "A2") else ()
-        others += tuple(other for other in SQUARE if name in SQUARE and other != name)
-        for new in (name + "ᵀ", *others, *([PARTNER[name]] if name in PARTNER else [])):
-            yield term._replace(factors=(*before, *filter(None, [new]), *after)), True
+        others = [other for other in SQUARE if name in SQUARE and other != name]
+        for new in (name + "ᵀ", "", PARTNER.get(name, name), *others):
+            if new != name and (new or name not in "UW1W2"):
+                yield term._replace(factors=(*before, *filter(None, [new]), *after)), new not in others
         if j and name in SQUARE:
             yield term._replace(factors=(*before[:-1], name, before[-1], *after)), True
     for name in known:
@@ -84,7 +84,7 @@ def term_variations(term, known):
             yield term._replace(factors=(*matrices, name)), True
     for function in filter(None, FUNCTIONS):
         yield term._replace(inner=function), function in ("LayerNorm", "relu")
-        if matrices and function != "stop":
+        if matrices and function != "detach":
             yield term._replace(outer=function), function == "relu"
     for scale in filter(None, SCALES):
         yield term._replace(scale=scale), False
@@ -105,7 +105,7 @@ def row_sum(a):
 def largest(S, seen):
     """All weight on the first of the largest scores."""
     allowed = np.where(seen, S.value, -np.inf)
-    return Node(np.arange(allowed.shape[-1]) == allowed.argmax(-1)[..., None])
+    return node(np.arange(allowed.shape[-1]) == allowed.argmax(-1)[..., None])
 
 
 def blocks(S, seen, size, stale):
@@ -144,6 +144,7 @@ ATTENTION = {
 
 # Induction
 
+OFTEN = ("scores scaled by 1/√d", "softmax over the wrong axis", "mask includes the future")
 OTHER_WAY = (lambda o, T, L: -o, lambda o, T, L: L - 1 - o, lambda o, T, L: T - 1 - o)
 OFFSETS = (
     *(("relative offset reversed", row) for row in OTHER_WAY),
@@ -159,7 +160,7 @@ def induction(encoding):
     for words, make in layered(relative):
         for layers, where in (((1, 2), ""), ((1,), " in layer 1"), ((2,), " in layer 2")):
             yield Edit(words + where, {name: f for layer in layers for name, f in make(layer).items()},
-                       likely=not where and "blocks" not in words)
+                       likely=words in OFTEN or not where and "blocks" not in words)
     for layer, other in ((1, 2), (2, 1)):
         like = partial(layer_scores, layer=layer, relative=relative)
         x, name = f"x{layer - 1}", f"scores{layer}"

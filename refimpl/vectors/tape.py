@@ -19,7 +19,7 @@ class Node:
     __array_ufunc__ = None      # array + node is left to the node
 
     def __init__(self, value, *back):
-        self.value, self.back, self.created = np.asarray(value, np.float64), back, next(CREATED)
+        self.value, self.back, self.created = value, back, next(CREATED)
 
     def __add__(a, b):
         b = node(b)
@@ -55,7 +55,7 @@ class Node:
 
 def node(a):
     """A constant as a node."""
-    return a if isinstance(a, Node) else Node(a)
+    return a if isinstance(a, Node) else Node(np.asarray(a, np.float64))
 
 
 def swapped(a):
