@@ -82,7 +82,7 @@ STRUCTURE = {
     "logits of x1": (RELATIVE, {"logits": lambda s: mat(s.x1, s.U)}, "logits = U x1"),
     "logits of x2": (ABSOLUTE, {"logits": lambda s: mat(s.x2, s.U)}, "logits = U x2"),
     "final normalisation": (RELATIVE, {"logits": lambda s: mat(layer_norm(s.y), s.U)}, "U LayerNorm(y)"),
-    "final RMS normalisation": (RELATIVE, {"logits": lambda s: mat(rms_norm(s.y), s.U)}, "U RMSNorm(y)"),
+    "final RMS normalisation": (RELATIVE, {"logits": lambda s: mat(rms_norm(s.y), s.U)}, "U RMSNorm[eps=1e-6](y)"),
     "tied embeddings": (ABSOLUTE, {"logits": lambda s: mat(s.y, s.E)}, "logits = E y"),
     "logits divided by √d": (RELATIVE, {"logits": lambda s: mat(s.y, s.U) / 7 ** 0.5}, "1/√d"),
     "values of layer 2 from x0": (RELATIVE, {"h2": lambda s: s.attention2 @ s.x0}, "h2 = A2 x0"),

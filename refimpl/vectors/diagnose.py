@@ -7,13 +7,12 @@ steps. A name that explains no more than half of what departs is not given.
 """
 
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
 
 from refimpl.vectors import equations
 from refimpl.vectors.arrays import changed, summary
-from refimpl.vectors.equations import Edit, expression, parse, run, text_of
+from refimpl.vectors.equations import Edit, evaluated, expression, parse, run, sums_of, text_of
 from refimpl.vectors.mistakes import ACTIVATIONS, PLACES, STEPS, catalogue, variations
 from refimpl.vectors.tape import Node
 
@@ -170,7 +169,7 @@ class Search:
                         break
                     found += [(first, e) for e in seconds if self.gives(name, s, later([first, e], place))]
             self.memory.in_vain += not found
-        if not found and name in (sums := equations.SUMS[self.case.setting.get("encoding", self.case.model)]):
+        if not found and name in (sums := sums_of(self.case)):
             known = ACTIVATIONS[self.case.model]
             known = PLACES if name == "x0" else known[:known.index(name)]
             found = [(edit,) for edit in twice(name, sums[name], known) if self.gives(name, before[0], pending | edit.changes)]
@@ -215,7 +214,7 @@ class Search:
             self.unknown += wrong
             return not wrong
         traces = [name for name in self.given if name.startswith("trace")]
-        so_far = self.agreement(self.edits, "trace", traces)
+        so_far = self.agreement(self.edits, "loss", traces)
         fitting = [e for e in self.catalogue if e.changes and self.gives_loss(e, traces, so_far)]
         found = self.best([(e,) for e in fitting], names, wrong)
         if not found and "trace.logits" in self.given:      # one of the loss, and one that gradients alone show
@@ -264,11 +263,10 @@ class Search:
         names = [name for name in self.given if name.startswith("sgd1" if not known else "sgd")]
         if not names or any(g is None or g.shape != w.shape for g, w in zip(first, case.params)):
             return
-        numbers = (1, 2, 3) if known else (1,)
 
         def count(edits):
             changed_case, _ = equations.edited(self.case, [*self.edits, *edits])
-            arrays = equations.steps(changed_case, right, edits, [first], numbers)
+            arrays = equations.steps(changed_case, right, edits, first, 3 if known else 1)
             return [name for name in names if not self.fits(name, arrays[name])]
 
         wrong = count([])
@@ -287,16 +285,8 @@ class Search:
             self.edits += best[0]
             self.written |= set(wrong) - set(count(best[0]))
         else:
-            arrays = equations.steps(case, right, [], [first], numbers)
+            arrays = equations.steps(case, right, [], first, 3 if known else 1)
             self.by_array(wrong, arrays)
-
-
-def evaluated(s, pending):
-    """A copy of the state after these equations."""
-    s = SimpleNamespace(**vars(s))
-    for name, equation in pending.items():
-        setattr(s, name, equation(s))
-    return s
 
 
 def twice(out, text, known):

@@ -6,13 +6,14 @@ Writing the vectors uses the catalogue to assert that a case catches its mistake
 """
 
 from functools import lru_cache, partial
+from typing import Callable
 
 import numpy as np
 
 from refimpl.vectors.equations import (
     FUNCTIONS, SCALES, SUMS, Edit, Term, chosen, expression, mixed, parse, right_step, row_losses, run, scores,
     softmax, text_of, weighted)
-from refimpl.vectors.tape import Node, apply, exp, join, log, node, power, relu, stop
+from refimpl.vectors.tape import Node, apply, detach, exp, join, log, node, power, relu, total
 
 SQUARE = ("Phi", "WV", "WK1", "WK2", "WO", "WF")
 PARTNER = {"U": "E", "A1": "A2", "A2": "A1"}
@@ -86,21 +87,11 @@ def term_variations(term, known):
         yield term._replace(inner=function), function in ("LayerNorm", "relu")
         if matrices and function != "detach":
             yield term._replace(outer=function), function == "relu"
-    for scale in filter(None, SCALES):
+    for scale in SCALES:
         yield term._replace(scale=scale), False
 
 
 # Attention: functions of the scores S, of query t and key k, and of the width d
-
-def sigmoid(S):
-    """1 / (1 + exp(−S))."""
-    return power(exp(S * -1.0) + 1.0, -1)
-
-
-def row_sum(a):
-    """Σ over the last axis of an array, which stays with size 1."""
-    return a @ Node(np.ones((a.value.shape[-1], 1)))
-
 
 def largest(S, seen):
     """All weight on the first of the largest scores."""
@@ -109,36 +100,32 @@ def largest(S, seen):
 
 
 def blocks(S, seen, size, stale):
-    """Softmax in blocks of keys against a running maximum, where `stale` sums are not rescaled when it grows.
-
-    stale : the names of "weights" (which sum up the values) and "total" (which divides them), or of one
-    """
+    """Softmax in blocks of keys against a running maximum, some of whose sums are not rescaled when it grows."""
     masked = S + np.where(seen, 0.0, -np.inf)
     running, T = np.maximum.accumulate(masked.value, -1), masked.value.shape[-1]
-    old = exp(masked - running[..., np.minimum((np.arange(T) // size + 1) * size, T) - 1])
-    new = exp(masked - running[..., -1:])
-    return (old if "weights" in stale else new) / row_sum(old if "total" in stale else new)
+    old = exp(masked + -running[..., np.minimum((np.arange(T) // size + 1) * size, T) - 1])
+    new = exp(masked + -running[..., -1:])
+    return (new if stale == "their total" else old) / total(new if stale == "their values" else old)
 
 
-ATTENTION = {
+ATTENTION: dict[str, Callable] = {
     "masked scores count as 0": lambda S, t, k, d: softmax(S * (k <= t)),
     "query excluded from its keys": lambda S, t, k, d: softmax(S, k < t),
     "missing first token": lambda S, t, k, d: softmax(S, (k <= t) & ((k > 0) | (t == 0))),
     "scores scaled by 1/√d": lambda S, t, k, d: softmax(S * d ** -0.5, k <= t),
     "scores scaled by √d": lambda S, t, k, d: softmax(S * d ** 0.5, k <= t),
-    "sigmoid in place of the attention's softmax": lambda S, t, k, d: sigmoid(S) * (k <= t),
+    "sigmoid in place of the attention's softmax": lambda S, t, k, d: power(exp(S * -1.0) + 1.0, -1) * (k <= t),
     "attention without a softmax": lambda S, t, k, d: S * (k <= t),
     "attention not divided by its sum": lambda S, t, k, d: exp(S) * (k <= t),
     "a 1 too many in the denominator of the attention": lambda S, t, k, d:
-        exp(S) * (k <= t) / (row_sum(exp(S) * (k <= t)) + 1.0),
+        exp(S) * (k <= t) / (total(exp(S) * (k <= t)) + 1.0),
     "uniform attention": lambda S, t, k, d: softmax(S * 0.0, k <= t),
     "attention to the largest score alone": lambda S, t, k, d: largest(S, k <= t),
-    "no gradient through the attention": lambda S, t, k, d: stop(softmax(S, k <= t)),
+    "no gradient through the attention": lambda S, t, k, d: detach(softmax(S, k <= t)),
     "masked scores lowered by 10 only": lambda S, t, k, d: softmax(S + np.where(k <= t, 0, -10.0)),
     **{f"blocks of {size} keys that do not rescale {what}":
-       (lambda S, t, k, d, size=size, stale=stale: blocks(S, k <= t, size, stale))
-       for size in BLOCKS for stale, what in ((("weights", "total"), "their sums"), (("weights",), "their values"),
-                                              (("total",), "their total"))},
+       lambda S, t, k, d, size=size, what=what: blocks(S, k <= t, size, what)
+       for size in BLOCKS for what in ("their sums", "their values", "their total")},
 }
 
 
@@ -236,42 +223,45 @@ def on_values(s):
 
 def recall(activation):
     """Rows, attention and activation."""
+    def asked(s, query, W, scale=1.0):
+        return (query @ W @ s.rows.T)[:, 0] * scale
+
+    def values(s):
+        return mixed(s.attention, s.rows[..., :s.d])
+
     for words, f in ATTENTION.items():
         yield Edit(words, {"attention": lambda s, f=f: f(
             s.scores[:, None], s.T - 1, np.arange(s.T), len(s.WKQ.value))[:, 0]}, likely="blocks" not in words)
-    for words, f in {
-            "U in place of E": lambda s: join(s.U[s.z], s.P[s.places]),
-            "positions above the content": lambda s: join(s.P[s.places], vars(s)["E[z]"]),
-            "no positions": lambda s: join(vars(s)["E[z]"], Node(0 * s.P.value[s.places])),
-            "positions counted from 1": lambda s: join(
-                vars(s)["E[z]"], s.P[(s.places + 1) % len(s.P.value)]),
-            "positions counted backwards": lambda s: join(vars(s)["E[z]"], s.P[s.T - 1 - s.places])}.items():
-        yield Edit(words, {"rows": f}, likely=True)
-    for words, f in {
-            "WKQ used transposed": lambda s: (s.rows[:, -1:] @ s.WKQ.T @ s.rows.T)[:, 0],
-            "first token asks": lambda s: (s.rows[:, :1] @ s.WKQ @ s.rows.T)[:, 0],
-            "scores scaled by 1/√d": lambda s: (s.rows[:, -1:] @ s.WKQ @ s.rows.T)[:, 0] * s.d ** -0.5,
-            "scores scaled by 1/√(d+dp)": lambda s:
-                (s.rows[:, -1:] @ s.WKQ @ s.rows.T)[:, 0] * len(s.WKQ.value) ** -0.5}.items():
-        yield Edit(words, {"scores": f}, likely=True)
-    values = lambda s: mixed(s.attention, s.rows[..., :s.d])        # noqa: E731
-    for words, f in {
-            "x = U[z] mixed, not E[z]": lambda s: mixed(s.attention, s.U[s.z]),
-            "x with a residual, E of the last token": lambda s: values(s) + vars(s)["E[z]"][:, -1],
-            "x = E of the last token": lambda s: vars(s)["E[z]"][:, -1],
-            "no gradient through the values": lambda s: mixed(s.attention, stop(s.rows[..., :s.d]))}.items():
-        yield Edit(words, {"x": f}, likely=True)
-    for words, f in {
-            "ReLU in place of the square": relu, "square in place of ReLU": lambda a: a * a,
-            "no activation": lambda a: a, "GELU in place of the activation": FUNCTIONS["gelu"],
-            "half the square": lambda a: a * a * 0.5}.items():
-        yield Edit(words, {"hidden": lambda s, f=f: f(s.preactivation)}, likely=True)
+    for name, words, change in (
+            ("rows", "U in place of E", lambda s: join(s.U[s.z], s.P[s.places])),
+            ("rows", "positions above the content", lambda s: join(s.P[s.places], vars(s)["E[z]"])),
+            ("rows", "no positions", lambda s: join(vars(s)["E[z]"], node(0 * s.P.value[s.places]))),
+            ("rows", "positions counted from 1", lambda s: join(
+                vars(s)["E[z]"], s.P[(s.places + 1) % len(s.P.value)])),
+            ("rows", "positions counted backwards", lambda s: join(vars(s)["E[z]"], s.P[s.T - 1 - s.places])),
+            ("rows", "no gradient for the positions", lambda s: join(vars(s)["E[z]"], detach(s.P[s.places]))),
+            ("scores", "WKQ used transposed", lambda s: asked(s, s.rows[:, -1:], s.WKQ.T)),
+            ("scores", "first token asks", lambda s: asked(s, s.rows[:, :1], s.WKQ)),
+            ("scores", "scores scaled by 1/√d", lambda s: asked(s, s.rows[:, -1:], s.WKQ, s.d ** -0.5)),
+            ("scores", "scores scaled by 1/√(d+dp)", lambda s: asked(
+                s, s.rows[:, -1:], s.WKQ, len(s.WKQ.value) ** -0.5)),
+            ("x", "x of U, not E", lambda s: mixed(s.attention, s.U[s.z])),
+            ("x", "x with a residual, E of the last token", lambda s: values(s) + vars(s)["E[z]"][:, -1]),
+            ("x", "x = E of the last token", lambda s: vars(s)["E[z]"][:, -1]),
+            ("x", "no gradient through the values", lambda s: mixed(s.attention, detach(s.rows[..., :s.d]))),
+            ("hidden", "ReLU in place of the square", lambda s: relu(s.preactivation)),
+            ("hidden", "square in place of ReLU", lambda s: s.preactivation * s.preactivation),
+            ("hidden", "half the square", lambda s: s.preactivation * s.preactivation * 0.5),
+            ("hidden", "no activation", lambda s: s.preactivation),
+            ("hidden", "GELU in place of the activation", lambda s: FUNCTIONS["gelu"](s.preactivation)),
+            ("y", "y = x + W2 hidden, not W2 hidden", expression(parse("x + W2 hidden")))):
+        yield Edit(words, {name: change}, likely=True)
     for at_zero in (0.5, 1.0) if activation == "relu" else ():
-        yield Edit("derivative of ReLU at 0 is not 0", {"hidden": lambda s, h=at_zero: relu(s.preactivation, h)})
+        yield Edit("derivative of ReLU at 0 is not 0", {"hidden": lambda s, h=at_zero: apply(
+            s.preactivation, (x := s.preactivation.value) * (x > 0), (x > 0) + h * (x == 0))})
     if activation == "square":
         yield Edit("derivative of the square lacks its 2", {"hidden": lambda s: apply(
             s.preactivation, s.preactivation.value ** 2, s.preactivation.value)})
-    yield Edit("y with a residual, x + W2 hidden", {"y": expression(parse("x + W2 hidden"))}, likely=True)
     yield Edit("missing first token", case=lambda case: case._replace(tokens=case.tokens[:, 1:]))
 
 
@@ -291,32 +281,17 @@ def overwritten(s):
 
 EMBEDDING = {
     "repeated tokens overwrite the gradient": overwritten,
-    "no gradient for the embeddings": lambda s: stop(s.E[s.z]),
+    "no gradient for the embeddings": lambda s: detach(s.E[s.z]),
     "no gradient for token 0 (padding_idx)": lambda s:
-        s.E[s.z] * (s.z != 0)[..., None] + stop(s.E[s.z]) * (s.z == 0)[..., None]}
+        s.E[s.z] * (s.z != 0)[..., None] + detach(s.E[s.z]) * (s.z == 0)[..., None]}
 
 
 # The loss
 
-def of_rows(change):
-    """The loss with its rows changed."""
-    return lambda s: weighted(change(row_losses(s.logits, s.target, *s.slot), s), s.weights)
-
-
-def with_weights(f):
-    """The loss with other weights, f(mask or ones of the prompts, B)."""
-    return lambda s: weighted(row_losses(s.logits, s.target, *s.slot), f(
-        s.labels if s.case.model == "induction" else np.ones(len(s.z)), len(s.z)))
-
-
-def with_targets(f):
-    """The loss with other targets."""
-    return lambda s: weighted(row_losses(s.logits, f(s), *s.slot), s.weights)
-
-
-def with_logits(f):
-    """The loss of other logits within the slot, f(s)."""
-    return lambda s: weighted(row_losses(f(s), s.target, *s.slot), s.weights)
+def loss(logits=lambda s: s.logits, target=lambda s: s.target, weights=lambda s: s.weights,
+         slot=lambda s: s.slot, rows=lambda rows, s: rows):
+    """The loss with something else in it."""
+    return lambda s: weighted(rows(row_losses(logits(s), target(s), *slot(s)), s), weights(s))
 
 
 def smoothed(epsilon):
@@ -324,69 +299,16 @@ def smoothed(epsilon):
     def change(rows, s):
         tokens = [row_losses(s.logits, np.full_like(s.target, u), *s.slot) for u in range(*s.slot)]
         return rows * (1 - epsilon) + sum(tokens[1:], tokens[0]) * (epsilon / len(tokens))
-    return of_rows(change)
+    return loss(rows=change)
 
 
-def untied(s):
-    """log(1 + Σ exp(logit − largest)) over the logits *below* the largest: its ties are lost."""
-    logits = s.logits[..., slice(*s.slot)]
-    top = logits.value.max(-1, keepdims=True)
-    below = logits.value < top - 1e-9 * abs(top)
-    rest = exp(logits - top) * below
-    return weighted((log(row_sum(rest) + 1.0) + top)[..., 0] - chosen(logits, s.target - s.slot[0]), s.weights)
-
-
-def overflowing(s):
-    """log Σ exp(logits), the largest not subtracted."""
-    logits = s.logits[..., slice(*s.slot)]
-    return weighted(log(row_sum(exp(logits)))[..., 0] - chosen(logits, s.target - s.slot[0]), s.weights)
-
-
-def other_slot(f):
-    """The loss over another slot: f(start, stop, V, first target)."""
-    return lambda s: weighted(row_losses(s.logits, s.target, *f(
-        *s.slot, len(s.E.value), int(s.target.min()))), s.weights)
-
-
-LOSS = (
-    ("loss in bits", of_rows(lambda rows, s: rows * (1 / np.log(2)))),
-    ("loss negated", of_rows(lambda rows, s: rows * -1.0)),
-    *((f"label smoothing {epsilon}", smoothed(epsilon)) for epsilon in (0.1, 0.05, 0.2)),
-    ("softmax overflows", overflowing), ("ties left out of the sum", untied),
-    ("sigmoid in place of softmax", lambda s: weighted(
-        log(exp(chosen(s.logits, s.target) * -1.0) + 1.0), s.weights)),
-    ("softmax taken twice", with_logits(lambda s: softmax(s.logits))),
-    ("logits scaled by 1/√d", with_logits(lambda s: s.logits * s.d ** -0.5)),
-    ("a sum in place of the mean", with_weights(lambda mask, B: mask)),
-    ("the mean taken twice", with_weights(lambda mask, B: mask / mask.sum() ** 2)),
-    ("loss of the first sequence alone", with_weights(
-        lambda mask, B: np.concatenate([mask[:1], 0 * mask[1:]]) / max(mask[0].sum(), 1))),
-)
-LOSS_OF = {
-    "induction": (
-        ("targets shifted by one position", with_targets(lambda s: s.z)),
-        ("targets shifted by one position", with_targets(lambda s: np.roll(s.target, -1, 1))),
-        ("mask of the loss ignored", with_weights(lambda mask, B: np.ones(mask.shape) / mask.size)),
-        *(("mask of the loss shifted by one position", with_weights(
-            lambda mask, B, by=by: np.roll(mask, by, 1) / mask.sum())) for by in (1, -1)),
-        ("mean over all positions, not the mask", with_weights(lambda mask, B: mask / mask.size)),
-        ("mean of the sequences' means", with_weights(
-            lambda mask, B: mask / np.maximum(mask.sum(1, keepdims=True), 1) / B)),
-        ("a sum over positions, a mean over sequences", with_weights(lambda mask, B: mask / B)),
-        ("loss of the last position alone", with_weights(
-            lambda mask, B: (np.arange(mask.shape[1]) == mask.shape[1] - 1) * np.ones(mask.shape) / B))),
-    "recall": (
-        ("slot ignored", other_slot(lambda start, stop, V, target: (0, V))),
-        ("slot always on", other_slot(lambda start, stop, V, target: (min(target, V - 2), V))),
-        ("slot one too long", other_slot(lambda start, stop, V, target: (start, min(stop + 1, V)))),
-        ("slot one too short", other_slot(lambda start, stop, V, target: (start, max(stop - 1, start + 1)))),
-        ("logits outside the slot count as 0", lambda s: weighted(row_losses(
-            s.logits * inside(s), s.target), s.weights)),
-        ("logits outside the slot lowered by 10 only", lambda s: weighted(row_losses(
-            s.logits + (inside(s) - 1) * 10.0, s.target), s.weights)),
-        ("targets counted within the slot, logits not", lambda s: weighted(row_losses(
-            s.logits, s.target - s.slot[0]), s.weights))),
-}
+def summed(exponentials):
+    """log of a sum over the slot, exponentials(logits, largest), in place of the softmax's."""
+    def change(_, s):
+        logits = s.logits[..., slice(*s.slot)]
+        top = logits.value.max(-1, keepdims=True)
+        return exponentials(logits, top)[..., 0] + chosen(logits, s.target - s.slot[0]) * -1.0
+    return loss(rows=change)
 
 
 def inside(s):
@@ -395,45 +317,62 @@ def inside(s):
     return ((u >= s.slot[0]) & (u < s.slot[1])) * 1.0
 
 
-# SGD. Rules as `equations.right_step`.
-
-def decoupled(number, w, g, buffer, lr, momentum, weight_decay):
-    """AdamW's weight decay: beside the buffer, not through it."""
-    buffer = momentum * buffer + g
-    return w - lr * (buffer + weight_decay * w), buffer
+def whole(s):
+    """The slot that is the whole vocabulary."""
+    return 0, len(s.E.value)
 
 
-def dampened(number, w, g, buffer, lr, momentum, weight_decay, spared=1):
-    """The new gradient times 1 − momentum; PyTorch's dampening spares the first."""
-    buffer = momentum * buffer + (1 if number <= spared else 1 - momentum) * (g + weight_decay * w)
-    return w - lr * buffer, buffer
+def share(mask):
+    """Weights in the proportion of a mask, whose sum is 1."""
+    return mask / max(mask.sum(), 1)
 
 
-def nesterov(number, w, g, buffer, lr, momentum, weight_decay):
-    """A step along the buffer that the next gradient would meet."""
-    g = g + weight_decay * w
-    buffer = momentum * buffer + g
-    return w - lr * (g + momentum * buffer), buffer
+LOSS = (
+    ("loss in bits", loss(rows=lambda rows, s: rows * (1 / np.log(2)))),
+    ("loss negated", loss(rows=lambda rows, s: rows * -1.0)),
+    *((f"label smoothing {epsilon}", smoothed(epsilon)) for epsilon in (0.1, 0.05, 0.2)),
+    ("softmax overflows", summed(lambda logits, top: log(total(exp(logits))))),
+    ("ties left out of the sum", summed(lambda logits, top: top + log(1.0 + total(
+        exp(logits + -top) * (logits.value < top - 1e-9 * abs(top)))))),
+    ("sigmoid in place of softmax", loss(rows=lambda _, s: log(exp(chosen(s.logits, s.target) * -1.0) + 1.0))),
+    ("softmax taken twice", loss(lambda s: softmax(s.logits))),
+    ("logits scaled by 1/√d", loss(lambda s: s.logits * s.d ** -0.5)),
+    ("a sum in place of the mean", loss(weights=lambda s: (s.weights > 0) * 1.0)),
+    ("the mean taken twice", loss(weights=lambda s: s.weights * s.weights.max())),
+    ("loss of the first sequence alone", loss(weights=lambda s: share(
+        np.concatenate([s.weights[:1], 0 * s.weights[1:]])))),
+)
+LOSS_OF = {
+    "induction": (
+        ("targets shifted by one position", loss(target=lambda s: s.z)),
+        ("targets shifted by one position", loss(target=lambda s: np.roll(s.target, -1, 1))),
+        ("mask of the loss ignored", loss(weights=lambda s: share(np.ones(s.z.shape)))),
+        *(("mask of the loss shifted by one position", loss(
+            weights=lambda s, by=by: share(np.roll(s.labels, by, 1)))) for by in (1, -1)),
+        ("mean over all positions, not the mask", loss(weights=lambda s: s.labels / s.labels.size)),
+        ("mean of the sequences' means", loss(weights=lambda s: s.labels / len(s.z) / np.maximum(
+            s.labels.sum(1, keepdims=True), 1))),
+        ("a sum over positions, a mean over sequences", loss(weights=lambda s: s.labels / len(s.z))),
+        ("loss of the last position alone", loss(weights=lambda s: share(
+            np.broadcast_to(np.arange(s.T) == s.T - 1, s.z.shape))))),
+    "recall": (
+        ("slot ignored", loss(slot=whole)),
+        ("slot always on", loss(slot=lambda s: (min(int(s.target.min()), len(s.E.value) - 2), len(s.E.value)))),
+        ("slot one too long", loss(slot=lambda s: (s.slot[0], min(s.slot[1] + 1, len(s.E.value))))),
+        ("slot one too short", loss(slot=lambda s: (s.slot[0], max(s.slot[1] - 1, s.slot[0] + 1)))),
+        ("logits outside the slot count as 0", loss(lambda s: s.logits * inside(s), slot=whole)),
+        ("logits outside the slot lowered by 10 only", loss(
+            lambda s: s.logits + (inside(s) - 1) * 10.0, slot=whole)),
+        ("targets counted within the slot, logits not", loss(
+            target=lambda s: s.target - s.slot[0], slot=whole))),
+}
 
 
-def rate_twice(number, w, g, buffer, lr, momentum, weight_decay, in_buffer=1):
-    """lr² in all; `in_buffer` of the two factors are in the buffer already."""
-    buffer = momentum * buffer + lr ** in_buffer * (g + weight_decay * w)
-    return w - lr ** (2 - in_buffer) * buffer, buffer
+# SGD. Rules take the number of the step, w, g, b(uffer), lr, momentum, weight decay; they give w and b.
 
-
-def rate_in_buffer(number, w, g, buffer, lr, momentum, weight_decay):
-    """The same steps as long as lr is constant, but the buffer is lr times PyTorch's."""
-    buffer = momentum * buffer + lr * (g + weight_decay * w)
-    return w - buffer, buffer
-
-
-def stepping(**other):
-    """The right step, with other settings; each is a number, or a function of the step's number."""
-    def rule(number, w, g, buffer, **settings):
-        return right_step(number, w, g, buffer, **{**settings, **{
-            key: f(number, settings[key]) if callable(f) else f for key, f in other.items()}})
-    return rule
+def stepping(lr=lambda n, lr: lr, momentum=lambda mu: mu, weight_decay=lambda wd: wd):
+    """The right step with other settings."""
+    return lambda n, w, g, b, rate, mu, wd: right_step(n, w, g, b, lr(n, rate), momentum(mu), weight_decay(wd))
 
 
 def clipped(largest):
@@ -445,17 +384,23 @@ def clipped(largest):
 
 
 RULES = (
-    ("weight decay decoupled", decoupled), ("momentum with dampening", dampened),
-    ("momentum with dampening", partial(dampened, spared=0)), ("momentum with Nesterov", nesterov),
-    *(("learning rate applied twice", partial(rate_twice, in_buffer=k)) for k in (0, 1, 2)),
-    ("learning rate inside the momentum buffer", rate_in_buffer),
-    ("weight decay ignored", stepping(weight_decay=0.0)), ("momentum ignored", stepping(momentum=0.0)),
-    ("momentum always on", stepping(momentum=0.9)), ("weight decay always on", stepping(weight_decay=0.01)),
-    ("weight decay subtracted", stepping(weight_decay=lambda number, wd: -wd)),
-    ("gradient ascent", stepping(lr=lambda number, lr: -lr)),
-    *((f"warm-up of the learning rate over {n} steps", stepping(lr=lambda number, lr, n=n: lr * min(1, number / n)))
-      for n in (2, 3, 5, 10, 100, 1000)),
-    ("frozen", lambda number, w, g, buffer, **settings: (w, 0 * buffer)),
+    ("weight decay decoupled", lambda n, w, g, b, lr, mu, wd: (w - lr * ((b := mu * b + g) + wd * w), b)),
+    *(("momentum with dampening", lambda n, w, g, b, lr, mu, wd, spared=spared: (
+        w - lr * (b := mu * b + (1 if n <= spared else 1 - mu) * (g + wd * w)), b)) for spared in (1, 0)),
+    ("momentum with Nesterov", lambda n, w, g, b, lr, mu, wd: (
+        w - lr * (g + wd * w + mu * (b := mu * b + g + wd * w)), b)),
+    *(("learning rate applied twice", lambda n, w, g, b, lr, mu, wd, k=k: (
+        w - lr ** (2 - k) * (b := mu * b + lr ** k * (g + wd * w)), b)) for k in (0, 1, 2)),
+    ("learning rate inside the momentum buffer", lambda n, w, g, b, lr, mu, wd: (
+        w - (b := mu * b + lr * (g + wd * w)), b)),
+    ("weight decay ignored", stepping(weight_decay=lambda wd: 0)),
+    ("weight decay always on", stepping(weight_decay=lambda wd: 0.01)),
+    ("weight decay subtracted", stepping(weight_decay=lambda wd: -wd)),
+    ("momentum ignored", stepping(momentum=lambda mu: 0)), ("momentum always on", stepping(momentum=lambda mu: 0.9)),
+    ("gradient ascent", stepping(lambda n, lr: -lr)),
+    *((f"warm-up of the learning rate over {steps} steps", stepping(lambda n, lr, steps=steps: lr * min(1, n / steps)))
+      for steps in (2, 3, 5, 10, 100, 1000)),
+    ("frozen", lambda n, w, g, b, lr, mu, wd: (w, 0 * b)),
 )
 STEPS = (
     *(Edit(words, rule=rule) for words, rule in RULES),

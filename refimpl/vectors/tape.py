@@ -1,9 +1,4 @@
-"""Reverse-mode differentiation of array expressions, so that a model with any mistake has its own gradient.
-
-A Node holds an array, and for each node that it was computed from the function that takes the cotangent of
-this one to that one's. The reference has hand-written backward passes; a mistaken model has none, and gets
-its gradient here.
-"""
+"""Reverse-mode differentiation of array expressions, so that a model with any mistake has its own gradient."""
 
 from itertools import count
 
@@ -29,6 +24,9 @@ class Node:
         b = node(b)
         return Node(a.value * b.value, (a, lambda g: g * b.value), (b, lambda g: g * a.value))
 
+    def __truediv__(a, b):
+        return a * power(node(b), -1)
+
     def __matmul__(a, b):
         return Node(a.value @ b.value, (a, lambda g: g @ swapped(b.value)), (b, lambda g: swapped(a.value) @ g))
 
@@ -39,18 +37,8 @@ class Node:
             return whole
         return Node(a.value[index], (a, back))
 
-    def __sub__(a, b):
-        return a + -1.0 * node(b)
-
-    def __truediv__(a, b):
-        return a * power(node(b), -1)
-
     __radd__, __rmul__ = __add__, __mul__
-
-    @property
-    def T(a):
-        """The last two axes exchanged."""
-        return Node(swapped(a.value), (a, swapped))
+    T = property(lambda a: Node(swapped(a.value), (a, swapped)))    # the last two axes exchanged
 
 
 def node(a):
@@ -68,36 +56,21 @@ def apply(a, value, slope):
     return Node(value, (a, lambda g: g * slope))
 
 
-def stop(a):
-    """a, without its gradient."""
-    return Node(a.value)
+def elementwise(f, slope):
+    """The function of a node with value f(x) and derivative slope(x, value)."""
+    return lambda a: apply(a, value := f(a.value), slope(a.value, value))
+
+
+exp = elementwise(np.exp, lambda x, y: y)
+log = elementwise(np.log, lambda x, y: 1 / x)
+relu = elementwise(lambda x: np.maximum(x, 0), lambda x, y: x > 0)
+gelu = elementwise(lambda x: x * ndtr(x), lambda x, y: ndtr(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi))
+detach = elementwise(lambda x: x, lambda x, y: 0)
 
 
 def power(a, k):
     """a to the power k."""
     return apply(a, a.value ** k, k * a.value ** (k - 1))
-
-
-def exp(a):
-    """exp a."""
-    value = np.exp(a.value)
-    return apply(a, value, value)
-
-
-def log(a):
-    """log a."""
-    return apply(a, np.log(a.value), 1 / a.value)
-
-
-def relu(a, at_zero=0.0):
-    """max(a, 0), with this derivative at 0."""
-    return apply(a, np.maximum(a.value, 0), (a.value > 0) + at_zero * (a.value == 0))
-
-
-def gelu(a):
-    """a times the normal distribution function of a."""
-    x = a.value
-    return apply(a, x * ndtr(x), ndtr(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi))
 
 
 def total(a, axis=-1):
@@ -113,9 +86,9 @@ def join(a, b):
 
 def norm(a, center, eps):
     """Layer normalisation along the last axis, or without centring that by the root mean square."""
-    if center:
-        a = a - total(a) / a.value.shape[-1]
-    return a * power(total(a * a) / a.value.shape[-1] + eps, -0.5)
+    n = a.value.shape[-1]
+    a = a + total(a) * (-1 / n) if center else a
+    return a * power(total(a * a) * (1 / n) + eps, -0.5)
 
 
 def gradients(output, leaves):
