@@ -1,4 +1,4 @@
-"""What was done to one array as a whole, in words: transposed, negated, a constant factor, shifted, permuted."""
+"""What was done to one array as a whole, in words: transposed, negated, a factor, shifted, permuted."""
 
 import numpy as np
 

@@ -159,6 +159,8 @@ def build(model, name, flags, catches, why, inputs, seed=None, **moving):
                 tokens, labels)
 
 
+UNSCALED = "blocks of 64 keys that do not rescale their sums"
+
 # model, name, flags, the mistake that is planted, why, inputs, and what is not usual in SGD
 CASES: tuple[tuple, ...] = (
     ("induction", "random-relative", "relative, causal", "relative offset reversed",
@@ -253,11 +255,11 @@ CASES: tuple[tuple, ...] = (
     ("recall", "several-prompts", "several sequences, learning rate", "learning rate applied twice",
      "Five prompts, and attention alone is trained, as in fine-tuning.",
      {"B": 5}, {"trained": ("WKQ",), "lr": 0.3}),
-    *(("induction", f"long-{encoding}", f"long, {encoding}", "blocks of 64 keys that do not rescale their sums",
+    *(("induction", f"long-{encoding}", f"long, {encoding}", UNSCALED,
        "Longer than a block of keys: what was summed up is rescaled when a later block has a larger score.",
        {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2}, {})
       for encoding in ("relative", "absolute")),
-    ("recall", "long", "long", "blocks of 64 keys that do not rescale their sums",
+    ("recall", "long", "long", UNSCALED,
      "The same, in a prompt of 64 pairs.",
      {"step": "recall", "N": 66, "R": 2, "n": 64, "B": 2, "d": 10, "dp": 7}),
 )
@@ -270,8 +272,9 @@ def all_cases():
         settings = moving[0] if moving else {}
         yield build(model, name, flags, catches, why, inputs, **settings)
         if model == "induction" and "encoding" not in inputs and not name.endswith("-relative"):
-            yield build(model, f"{name}-absolute", flags.replace("relative", "absolute") + ", frozen embeddings",
-                        catches, why, {**inputs, "encoding": "absolute"}, **{"trained": FROZEN, **settings})
+            flags = flags.replace("relative", "absolute") + ", frozen embeddings"
+            yield build(model, f"{name}-absolute", flags, catches, why, {**inputs, "encoding": "absolute"},
+                        **{"trained": FROZEN, **settings})
 
 
 def yours(model, seed, trained=None, **inputs):
@@ -295,6 +298,5 @@ def yours(model, seed, trained=None, **inputs):
         check.memory("sizes", 8 * 12 * (2 * V * inputs["d"] + width ** 2 + 2 * inputs["m"] * inputs["d"]))
     name = "-".join(f"{key}{value}" if not isinstance(value, str) else value for key, value in inputs.items())
     fields = SYSTEMS[model].Params._fields
-    trained = fields if trained is None else tuple(check.choice("trained", field, fields) for field in trained)
-    case = build(model, name, "yours", "", "Sizes of your own.", inputs, seed=seed, trained=trained)
-    return case
+    moving = tuple(check.choice("trained", field, fields) for field in trained or fields)
+    return build(model, name, "yours", "", "Sizes of your own.", inputs, seed=seed, trained=moving)

@@ -20,12 +20,12 @@ def add_commands(commands):
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     write = actions.add_parser(
         "write", help="write the vectors into an empty or a vectors folder",
-        description="Write all cases of this project into DIR/v1; or, with --model, one case of your own sizes.")
+        description="Write all cases of this project into DIR/v1; or, with --model, one of your own sizes.")
     write.set_defaults(run=run_vectors_write)
     write.add_argument("folder", metavar="DIR")
     write.add_argument("--model", choices=list(YOURS), help="one case of this model, and of the sizes below")
     write.add_argument("--seed", type=int, default=0, help="of numpy.random.default_rng (default 0)")
-    write.add_argument("--trained", metavar="FIELDS", help="the fields that move, as WK1,WK2,WO (default all)")
+    write.add_argument("--trained", metavar="FIELDS", help="fields that move, as WK1,WK2,WO (default all)")
     for model, options in YOURS.items():
         group = write.add_argument_group(f"sizes of {model}")
         for name, kind in options.items():
@@ -44,7 +44,7 @@ def add_commands(commands):
     check.add_argument("--precision", choices=["float64", "float32"], default="float64",
                        help="which tolerances (default float64)")
     check.add_argument("--model", choices=["induction", "recall"], help="only the cases of one model")
-    check.add_argument("--only", metavar="PATTERN", help="only the cases that match, as 'induction/*absolute*'")
+    check.add_argument("--only", metavar="PATTERN", help="only cases that match, as 'induction/*absolute*'")
     check.add_argument("--json", metavar="FILE", help="write the reports to FILE as JSON")
 
 
@@ -57,7 +57,8 @@ def run_vectors_write(args):
     if foreign:
         raise ValueError(f"--{foreign[0]}: expected --model " + " or ".join(
             model for model in YOURS if foreign[0] in (*YOURS[model], "trained")) + ", whose it is")
-    drawn = args.model and [cases.yours(args.model, args.seed, args.trained and args.trained.split(","), **given)]
+    trained = args.trained and args.trained.split(",")
+    drawn = [cases.yours(args.model, args.seed, trained, **given)] if args.model else None
     count, size = files.write(args.folder, drawn)
     print(f"{count} cases, {size / 1e6:.1f} MB in {Path(args.folder) / 'v1'}")
     return 0

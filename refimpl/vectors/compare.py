@@ -1,11 +1,11 @@
-"""Comparing a port's arrays with a case of the test vectors: what departs, by how much, what it looks like."""
+"""Comparing a port's arrays with a case of the vectors: what departs, by how much, what it looks like."""
 
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from refimpl import check
-from refimpl.vectors.arrays import changed, summary
+from refimpl.vectors.arrays import summary
 from refimpl.vectors.diagnose import UNKNOWN, Memory, diagnose
 
 FLOOR = 0.01
@@ -112,7 +112,7 @@ def explain(ours, theirs, found, departing, memory):
     """The names of the mistakes; those of float32's rounding, if it alone departs."""
     beyond = [name for name in departing if found[name][0] > TOLERANCES["float32"][group(name)]]
     name = (beyond or departing)[0]
-    a, b = ours.arrays[name], theirs[name]
+    b = theirs[name]
     wrong = ~np.isfinite(b + 0.0)
     if wrong.any():
         above = name.startswith("trace.scores") and b.ndim == 2 and not np.tril(wrong).any()

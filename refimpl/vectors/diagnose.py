@@ -19,7 +19,7 @@ from refimpl.vectors.tape import Node
 UNKNOWN = "unknown"
 FLOOR = 0.01
 MISFIT = (ValueError, IndexError, KeyError)     # shapes that do not go together, what is not there yet
-PAIRS = 2           # in so many cases pairs are searched in vain, then no more: they take seconds
+PAIRS, SHORT = 2, 32        # pairs take seconds: they are searched in vain so often, in cases so short
 
 
 class Memory:
@@ -58,14 +58,14 @@ class Search:
         looks: list = []
         for names in self.memory.found:
             for edits in product(*([e for e in self.catalogue if e.words == words] for words in names)):
-                arrays = self.run(edits)
-                if all(self.fits(name, arrays.get(name)) for name in departing):
-                    needed = [e for e in edits if not self.explained([x for x in edits if x is not e], departing)]
+                if self.explained(edits, departing):
+                    needed = [e for e in edits
+                              if not self.explained([x for x in edits if x is not e], departing)]
                     looks.append([e.words for e in needed or edits])
         if not looks:
             return []
         shortest = min(map(len, looks))
-        return [tuple(dict.fromkeys(alike)) for alike in zip(*(names for names in looks if len(names) == shortest))]
+        return [tuple(dict.fromkeys(alike)) for alike in zip(*(n for n in looks if len(n) == shortest))]
 
     def inputs(self, departing):
         """Other inputs, which change all at once, shapes included."""
@@ -80,10 +80,10 @@ class Search:
     def everything(self, departing):
         """Search forward, loss and gradients, steps."""
         known = self.forward() and self.backward()
-        predicted = self.run(self.edits) if known else {}
-        self.steps(predicted, known)
+        self.steps(known)
         predicted = self.run(self.edits)
-        rest = [name for name in departing if name not in self.written and not self.fits(name, predicted.get(name))]
+        rest = [name for name in departing
+                if name not in self.written and not self.fits(name, predicted.get(name))]
         if 2 * len(rest) > len(departing) and not self.unknown:
             return []
         if not rest and not self.written:
@@ -153,12 +153,15 @@ class Search:
 
         def later(edits, place):
             """The pending equations from a place on, with these mistakes."""
-            return {k: next((e.changes[k] for e in edits if k in e.changes), pending[k]) for k in order[place:]}
+            return {k: next((e.changes[k] for e in edits if k in e.changes), pending[k])
+                    for k in order[place:]}
 
         placed = [(min(map(order.index, here)), edit) for edit in self.catalogue
                   if (here := [k for k in edit.changes if k in pending])]
-        found = [(e,) for place, e in placed if self.gives(name, before[place], later([e], place))]
-        if not found and len(pending) > 1 and self.memory.in_vain < PAIRS:
+        found: list[tuple] = [(e,) for place, e in placed
+                              if self.gives(name, before[place], later([e], place))]
+        pairs = len(pending) > 1 and self.memory.in_vain < PAIRS and self.case.tokens.shape[1] <= SHORT
+        if not found and pairs:
             for start, first in ((start, e) for start, e in placed if e.likely):
                 for place in range(start + 1, len(order)):
                     upper = {k: f for k, f in later([first], start).items() if k not in order[place:]}
@@ -172,7 +175,8 @@ class Search:
         if not found and name in (sums := sums_of(self.case)):
             known = ACTIVATIONS[self.case.model]
             known = PLACES if name == "x0" else known[:known.index(name)]
-            found = [(edit,) for edit in twice(name, sums[name], known) if self.gives(name, before[0], pending | edit.changes)]
+            found = [(edit,) for edit in twice(name, sums[name], known)
+                     if self.gives(name, before[0], pending | edit.changes)]
         return found
 
     def gives(self, name, s, pending):
@@ -217,7 +221,7 @@ class Search:
         so_far = self.agreement(self.edits, "loss", traces)
         fitting = [e for e in self.catalogue if e.changes and self.gives_loss(e, traces, so_far)]
         found = self.best([(e,) for e in fitting], names, wrong)
-        if not found and "trace.logits" in self.given:      # one of the loss, and one that gradients alone show
+        if not found and "trace.logits" in self.given:      # one of the loss, one that gradients alone show
             late = [e for e in fitting if "loss" in e.changes]
             found = self.best(product(late, [e for e in fitting if e not in late]), names, wrong)
         if found:
@@ -234,7 +238,8 @@ class Search:
 
     def best(self, candidates, names, wrong):
         """The candidates that explain the most of the wrong arrays, and more than half."""
-        best, most = [], len(names) - len(wrong) + len(wrong) // 2 + 1
+        best: list[tuple] = []
+        most = len(names) - len(wrong) + len(wrong) // 2 + 1
         for edits in candidates:
             count = self.agreement([*self.edits, *edits], "grad", names)
             best, most = [] if count > most else best, max(count, most)
@@ -256,20 +261,23 @@ class Search:
 
     # The steps
 
-    def steps(self, predicted, known):
+    def steps(self, known):
         """Name what is wrong in the steps, from their own gradients where they are given."""
         case, right = equations.edited(self.case, self.edits)
-        first = [self.given.get(f"grad.{field}", predicted.get(f"grad.{field}")) for field in case.params._fields]
+        predicted = self.run(self.edits, "grad") if known else {}
+        first = [self.given.get(f"grad.{field}", predicted.get(f"grad.{field}"))
+                 for field in case.params._fields]
         names = [name for name in self.given if name.startswith("sgd1" if not known else "sgd")]
         if not names or any(g is None or g.shape != w.shape for g, w in zip(first, case.params)):
             return
 
-        def count(edits):
-            changed_case, _ = equations.edited(self.case, [*self.edits, *edits])
-            arrays = equations.steps(changed_case, right, edits, first, 3 if known else 1)
+        last = 3 if known else 1
+
+        def left(edits):
+            arrays = equations.steps(equations.edited(case, edits)[0], right, edits, first, last)
             return [name for name in names if not self.fits(name, arrays[name])]
 
-        wrong = count([])
+        wrong = left([])
         if not wrong:
             return
         early = [name for name in wrong if name.startswith("sgd1")]       # later, all fields feel it
@@ -277,16 +285,16 @@ class Search:
         candidates = [(edit,) for edit in STEPS]
         if not fields >= set(case.sgd["trained"]):
             only = ", ".join(f for f in case.params._fields if f in fields)
-            candidates += [(e._replace(fields=fields, words=f"{e.words} ({only} alone)"),) for e in STEPS if e.rule]
-        left = [len(count(edits)) for edits in candidates]
-        if 2 * min(left) < len(wrong):
-            best = [edits for edits, n in zip(candidates, left) if n == min(left)]
+            candidates += [(e._replace(fields=fields, words=f"{e.words} ({only} alone)"),)
+                           for e in STEPS if e.rule]
+        counts = [len(left(edits)) for edits in candidates]
+        if 2 * min(counts) < len(wrong):
+            best = [edits for edits, n in zip(candidates, counts) if n == min(counts)]
             self.looks.append(tuple(dict.fromkeys(edits[0].words for edits in best)))
             self.edits += best[0]
-            self.written |= set(wrong) - set(count(best[0]))
+            self.written |= set() if known else set(wrong) - set(left(best[0]))
         else:
-            arrays = equations.steps(case, right, [], first, 3 if known else 1)
-            self.by_array(wrong, arrays)
+            self.by_array(wrong, equations.steps(case, right, [], first, last))
 
 
 def twice(out, text, known):

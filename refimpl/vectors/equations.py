@@ -1,7 +1,7 @@
 """Both models as tables of equations, any of which a mistake may replace.
 
-This is a second evaluation of the models, independent of the reference: a batch at a time, with gradients from
-`refimpl.vectors.tape`. `run(case, edits)` gives the arrays that a port with these mistakes would write.
+This is a second evaluation of the models, independent of the reference: a batch at a time, with gradients
+from `refimpl.vectors.tape`. `run(case, edits)` gives the arrays that a port with these mistakes would write.
 """
 
 from types import SimpleNamespace
@@ -111,7 +111,7 @@ def mixed(attention, values):
 
 def chosen(logits, target):
     """The logit of the target in every row."""
-    return logits[(*np.indices(target.shape), target)]
+    return logits[tuple(np.indices(target.shape)) + (target,)]
 
 
 def row_losses(logits, target, start=0, stop=None):
@@ -192,7 +192,7 @@ def edited(case, edits):
 
 
 def run(case, edits=(), last=None):
-    """The arrays that a port with these mistakes writes, by name; up to "loss" or "grad", if that is `last`."""
+    """The arrays that a port with these mistakes writes, by name; up to `last`, "loss" or "grad"."""
     with np.errstate(all="ignore"):
         case, equations = edited(case, edits)
         s = evaluated(state(case), equations)

@@ -122,7 +122,8 @@ def is_replaceable(folder):
     if not folder.is_dir():
         return not folder.exists()
     entries = [path.name for path in folder.iterdir() if not is_work(path)]
-    inside = [path.relative_to(folder / "v1").as_posix() for path in folder.glob("v1/**/*") if not path.is_dir()]
+    inside = [path.relative_to(folder / "v1").as_posix()
+              for path in folder.glob("v1/**/*") if not path.is_dir()]
     return not entries or (
         entries == ["v1"] and any(name.endswith("/manifest.json") for name in inside)
         and all(name == SUMS or re.fullmatch("[^/]+/[^/]+/(%s)" % "|".join(FILES), name) for name in inside))
@@ -206,7 +207,7 @@ def read_sums(folder):
     for line in lines:
         match = re.fullmatch("([0-9a-f]{64})  ([^/]+/[^/]+)/(%s)" % "|".join(FILES), line)
         if not match:
-            raise ValueError(f"{folder}/v1/{SUMS}: expected a SHA-256 and the path of a file, got {line!r:.100}")
+            raise ValueError(f"{folder}/v1/{SUMS}: expected a SHA-256 and a path, got {line!r:.99}")
         sums.setdefault(match[2], {})[match[3]] = match[1]
     if not sums:
         raise ValueError(f"{folder}/v1/{SUMS}: expected at least one case, got none")
@@ -305,11 +306,11 @@ def read_arrays(file, sizes):
 def read_array(archive, member, limit):
     """Read one .npy of at most `limit` bytes, whose header claims no more than is there."""
     form = np.lib.format
+    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     if member.file_size > limit:
         raise ValueError(f"{member.file_size} bytes, expected at most {limit}; not read")
     with archive.open(member) as file:
-        version = form.read_magic(file)
-        shape, _, dtype = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(file)
+        shape, _, dtype = headers[form.read_magic(file)](file)
         if math.prod(shape) * max(dtype.itemsize, 1) > member.file_size:
             raise ValueError(f"shape {shape}, of which {member.file_size} bytes are there; not read")
     with archive.open(member) as file:
@@ -372,7 +373,8 @@ def check_folder(folder, theirs, precision="float64", model=None, only=None):
 
 def select(names, model=None, only=None):
     """The names of the cases of a model that match a pattern such as 'induction/*absolute*', in order."""
-    chosen = [name for name in names if fnmatchcase(name, f"{model or '*'}/*") and fnmatchcase(name, only or "*")]
+    chosen = [name for name in names
+              if fnmatchcase(name, f"{model or '*'}/*") and fnmatchcase(name, only or "*")]
     if not chosen:
         raise ValueError(f"only: expected a pattern that a case matches, such as 'induction/*absolute*', "
                          f"got {only or model!r}, which none of {len(names)} does")
@@ -397,5 +399,6 @@ def conclusion(reports, left_out=0):
     named = [f"{counts[words]} of {len(failed)} failures look like: {words}" for words in ranked[:3]
              if words != UNKNOWN]
     rest = sum(counts[words] for words in ranked[len(named):] if words != UNKNOWN)
-    named += [f"{rest} like something else"] * (rest > 0) + [f"{counts[UNKNOWN]} {UNKNOWN}"] * (UNKNOWN in counts)
+    named += [f"{rest} like something else"] * (rest > 0)
+    named += [f"{counts[UNKNOWN]} {UNKNOWN}"] * (UNKNOWN in counts)
     return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)

@@ -11,8 +11,8 @@ from typing import Callable
 import numpy as np
 
 from refimpl.vectors.equations import (
-    FUNCTIONS, SCALES, SUMS, Edit, Term, chosen, expression, mixed, parse, right_step, row_losses, run, scores,
-    softmax, text_of, weighted)
+    FUNCTIONS, SCALES, SUMS, Edit, Term, chosen, expression, mixed, parse, right_step, row_losses, run,
+    scores, softmax, text_of, weighted)
 from refimpl.vectors.tape import Node, apply, detach, exp, join, log, node, power, relu, total
 
 SQUARE = ("Phi", "WV", "WK1", "WK2", "WO", "WF")
@@ -52,7 +52,8 @@ def sums(model, kind):
         order = ACTIVATIONS[model]
         known = PLACES if out == "x0" else order[:order.index(out)]
         for new, wrap, likely in variations(parse(text), known):
-            yield Edit(f"{out} = {text_of(new, wrap)}, not {text}", {out: expression(new, wrap)}, likely=likely)
+            words = f"{out} = {text_of(new, wrap)}, not {text}"
+            yield Edit(words, {out: expression(new, wrap)}, likely=likely)
 
 
 def variations(terms, known):
@@ -100,7 +101,7 @@ def largest(S, seen):
 
 
 def blocks(S, seen, size, stale):
-    """Softmax in blocks of keys against a running maximum, some of whose sums are not rescaled when it grows."""
+    """Softmax in blocks of keys against a running maximum, some of whose sums are not rescaled."""
     masked = S + np.where(seen, 0.0, -np.inf)
     running, T = np.maximum.accumulate(masked.value, -1), masked.value.shape[-1]
     old = exp(masked + -running[..., np.minimum((np.arange(T) // size + 1) * size, T) - 1])
@@ -114,7 +115,8 @@ ATTENTION: dict[str, Callable] = {
     "missing first token": lambda S, t, k, d: softmax(S, (k <= t) & ((k > 0) | (t == 0))),
     "scores scaled by 1/√d": lambda S, t, k, d: softmax(S * d ** -0.5, k <= t),
     "scores scaled by √d": lambda S, t, k, d: softmax(S * d ** 0.5, k <= t),
-    "sigmoid in place of the attention's softmax": lambda S, t, k, d: power(exp(S * -1.0) + 1.0, -1) * (k <= t),
+    "sigmoid in place of the attention's softmax": lambda S, t, k, d:
+        power(exp(S * -1.0) + 1.0, -1) * (k <= t),
     "attention without a softmax": lambda S, t, k, d: S * (k <= t),
     "attention not divided by its sum": lambda S, t, k, d: exp(S) * (k <= t),
     "a 1 too many in the denominator of the attention": lambda S, t, k, d:
@@ -152,7 +154,8 @@ def induction(encoding):
         like = partial(layer_scores, layer=layer, relative=relative)
         x, name = f"x{layer - 1}", f"scores{layer}"
         yield Edit(f"WK{layer} used transposed", {name: partial(like, key_matrix=f"WK{layer}ᵀ")}, likely=True)
-        yield Edit(f"WK{other} in place of WK{layer}", {name: partial(like, key_matrix=f"WK{other}")}, likely=True)
+        yield Edit(f"WK{other} in place of WK{layer}", {name: partial(like, key_matrix=f"WK{other}")},
+                   likely=True)
         known = ACTIVATIONS["induction"][relative:2 * layer]
         for query in known:
             for key in known:
@@ -167,7 +170,8 @@ def induction(encoding):
             yield Edit(words, {"scores1": lambda s, row=row: layer_scores(
                 s, 1, True, row=row(s.offset, s.T, len(s.pos.value)))}, likely=True)
         yield Edit("no positions", {"scores1": partial(layer_scores, layer=1, relative=False)}, likely=True)
-        yield Edit("positions in layer 2, too", {"scores2": lambda s: layer_scores(s, 2, True, row=s.offset)}, likely=True)
+        yield Edit("positions in layer 2, too", {"scores2": lambda s: layer_scores(s, 2, True, row=s.offset)},
+                   likely=True)
         yield Edit("positions on the queries, not the keys", {"scores1": on_queries}, likely=True)
         yield Edit("positions on the values, too", {"h1": on_values}, likely=True)
     swapped = dict(x0=expression(parse(SUMS["absolute" if relative else "relative"]["x0"])),
@@ -194,14 +198,14 @@ def layered(relative):
 
     def full(layer, row):
         def wrong(s):
-            offsets = row(s.offset, s.T, len(s.case.params.pos)) if relative and layer == 1 else None
+            offsets = row(s.offset) if relative and layer == 1 else None
             return layer_scores(s, layer, relative, row=offsets, mask=np.asarray)
         return {f"scores{layer}": wrong, **of_attention(lambda S, t, k, d: softmax(S))(layer)}
 
     for words, f in ATTENTION.items():
         yield words, of_attention(f)
     yield "softmax over the wrong axis", of_attention(lambda S, t, k, d: softmax(S, k <= t, -2))
-    for row in (lambda o, T, L: o, lambda o, T, L: abs(o), lambda o, T, L: np.maximum(o, 0))[:3 if relative else 1]:
+    for row in (lambda o: o, abs, lambda o: np.maximum(o, 0)) if relative else (None,):
         yield "mask includes the future", partial(full, row=row)
     yield "scores scaled by 1/√d", lambda layer: {f"scores{layer}": lambda s: layer_scores(
         s, layer, relative, scale=s.d ** -0.5)}
@@ -231,7 +235,7 @@ def recall(activation):
 
     for words, f in ATTENTION.items():
         yield Edit(words, {"attention": lambda s, f=f: f(
-            s.scores[:, None], s.T - 1, np.arange(s.T), len(s.WKQ.value))[:, 0]}, likely="blocks" not in words)
+            s.scores[:, None], s.T - 1, np.arange(s.T), s.d)[:, 0]}, likely="blocks" not in words)
     for name, words, change in (
             ("rows", "U in place of E", lambda s: join(s.U[s.z], s.P[s.places])),
             ("rows", "positions above the content", lambda s: join(s.P[s.places], vars(s)["E[z]"])),
@@ -334,7 +338,8 @@ LOSS = (
     ("softmax overflows", summed(lambda logits, top: log(total(exp(logits))))),
     ("ties left out of the sum", summed(lambda logits, top: top + log(1.0 + total(
         exp(logits + -top) * (logits.value < top - 1e-9 * abs(top)))))),
-    ("sigmoid in place of softmax", loss(rows=lambda _, s: log(exp(chosen(s.logits, s.target) * -1.0) + 1.0))),
+    ("sigmoid in place of softmax", loss(
+        rows=lambda _, s: log(exp(chosen(s.logits, s.target) * -1.0) + 1.0))),
     ("softmax taken twice", loss(lambda s: softmax(s.logits))),
     ("logits scaled by 1/√d", loss(lambda s: s.logits * s.d ** -0.5)),
     ("a sum in place of the mean", loss(weights=lambda s: (s.weights > 0) * 1.0)),
@@ -357,7 +362,8 @@ LOSS_OF = {
             np.broadcast_to(np.arange(s.T) == s.T - 1, s.z.shape))))),
     "recall": (
         ("slot ignored", loss(slot=whole)),
-        ("slot always on", loss(slot=lambda s: (min(int(s.target.min()), len(s.E.value) - 2), len(s.E.value)))),
+        ("slot always on", loss(
+            slot=lambda s: (min(int(s.target.min()), len(s.E.value) - 2), len(s.E.value)))),
         ("slot one too long", loss(slot=lambda s: (s.slot[0], min(s.slot[1] + 1, len(s.E.value))))),
         ("slot one too short", loss(slot=lambda s: (s.slot[0], max(s.slot[1] - 1, s.slot[0] + 1)))),
         ("logits outside the slot count as 0", loss(lambda s: s.logits * inside(s), slot=whole)),
@@ -372,7 +378,8 @@ LOSS_OF = {
 
 def stepping(lr=lambda n, lr: lr, momentum=lambda mu: mu, weight_decay=lambda wd: wd):
     """The right step with other settings."""
-    return lambda n, w, g, b, rate, mu, wd: right_step(n, w, g, b, lr(n, rate), momentum(mu), weight_decay(wd))
+    return lambda n, w, g, b, rate, mu, wd: right_step(
+        n, w, g, b, lr(n, rate), momentum(mu), weight_decay(wd))
 
 
 def clipped(largest):
@@ -396,10 +403,11 @@ RULES = (
     ("weight decay ignored", stepping(weight_decay=lambda wd: 0)),
     ("weight decay always on", stepping(weight_decay=lambda wd: 0.01)),
     ("weight decay subtracted", stepping(weight_decay=lambda wd: -wd)),
-    ("momentum ignored", stepping(momentum=lambda mu: 0)), ("momentum always on", stepping(momentum=lambda mu: 0.9)),
+    ("momentum ignored", stepping(momentum=lambda mu: 0)),
+    ("momentum always on", stepping(momentum=lambda mu: 0.9)),
     ("gradient ascent", stepping(lambda n, lr: -lr)),
-    *((f"warm-up of the learning rate over {steps} steps", stepping(lambda n, lr, steps=steps: lr * min(1, n / steps)))
-      for steps in (2, 3, 5, 10, 100, 1000)),
+    *((f"warm-up of the learning rate over {steps} steps", stepping(
+        lambda n, lr, steps=steps: lr * min(1, n / steps))) for steps in (2, 3, 5, 10, 100, 1000)),
     ("frozen", lambda n, w, g, b, lr, mu, wd: (w, 0 * b)),
 )
 STEPS = (

@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of array expressions, so that a model with any mistake has its own gradient."""
+"""Reverse-mode differentiation of array expressions, so that a model with a mistake has its own gradient."""
 
 from itertools import count
 
@@ -28,7 +28,8 @@ class Node:
         return a * power(node(b), -1)
 
     def __matmul__(a, b):
-        return Node(a.value @ b.value, (a, lambda g: g @ swapped(b.value)), (b, lambda g: swapped(a.value) @ g))
+        return Node(a.value @ b.value, (a, lambda g: g @ swapped(b.value)),
+                    (b, lambda g: swapped(a.value) @ g))
 
     def __getitem__(a, index):
         def back(g):
