@@ -119,7 +119,7 @@ def explain(ours, theirs, found, departing, memory):
         return ((f"not finite: {np.count_nonzero(wrong)} of {b.size} entries"
                  + ", all above the diagonal, where 0 is expected" * above,),)
     looks = []
-    if name.startswith(("input", "param")):
+    if name.startswith(("input", "param")) and (beyond or b.dtype.itemsize == 8):
         looks = [("other inputs or parameters than those that were given",)]
     elif beyond or b.dtype.itemsize == 8:
         whole = {k: theirs[k] for k in found if np.isfinite(theirs[k] + 0.0).all()}

@@ -70,7 +70,7 @@ class Search:
     def inputs(self, departing):
         """Other inputs, which change all at once, shapes included."""
         found = [e for e in self.catalogue if e.case and not e.rule and self.explained([e], departing)]
-        return [tuple(dict.fromkeys(e.words for e in found))] if found else []
+        return alternatives([(e,) for e in found])
 
     def explained(self, edits, departing):
         """Whether these mistakes explain all that departs."""
@@ -191,21 +191,25 @@ class Search:
         words = {edit.words for edit in self.edits}
         if any({edit.words for edit in edits} <= words for edits in found):
             return
-        if not found:
-            change = changed(self.case, trace, right, self.given[trace], self.close)
-            self.looks += [(f"{change} (in {trace})",)] if change else []
-            (self.written.add if change else self.unknown.append)(trace)
+        if found and self.take(found):
             return
-        self.take(found)
+        # Nothing else feels it: it may only have been written so.
+        change = None if self.unknown else changed(self.case, trace, right, self.given[trace], self.close)
+        if change:
+            self.looks.append((f"{change} (in {trace})",))
+        elif found:
+            self.looks += alternatives(found)
+        (self.written.add if change or found else self.unknown.append)(trace)
 
-    def take(self, found, last="grad"):
-        """Note the best of these alternatives, each a tuple of edits; use it, if that explains more."""
-        scores = [self.agreement([*self.edits, *edits], last) for edits in found]
+    def take(self, found):
+        """Take the best of these alternatives, each a tuple of edits, if it explains more; whether it does."""
+        scores = [self.agreement([*self.edits, *edits]) for edits in found]
         best = [edits for edits, score in zip(found, scores) if score == max(scores)]
-        best = [edits for edits in best if len(edits) == len(best[0])]
-        self.looks += [tuple(dict.fromkeys(edit.words for edit in alike)) for alike in zip(*best)]
-        if max(scores) > self.agreement(self.edits, last):
+        better = max(scores) > self.agreement(self.edits)
+        if better:
+            self.looks += alternatives(best)
             self.edits += best[0]
+        return better
 
     # Loss and gradients, which are searched together: a scalar alone names nothing
 
@@ -224,9 +228,7 @@ class Search:
         if not found and "trace.logits" in self.given:      # one of the loss, one that gradients alone show
             late = [e for e in fitting if "loss" in e.changes]
             found = self.best(product(late, [e for e in fitting if e not in late]), names, wrong)
-        if found:
-            self.take(found)
-        else:
+        if not found or not self.take(found):
             self.by_array(wrong, predicted)
         return not self.unknown
 
@@ -290,11 +292,16 @@ class Search:
         counts = [len(left(edits)) for edits in candidates]
         if 2 * min(counts) < len(wrong):
             best = [edits for edits, n in zip(candidates, counts) if n == min(counts)]
-            self.looks.append(tuple(dict.fromkeys(edits[0].words for edits in best)))
+            self.looks += alternatives(best)
             self.edits += best[0]
             self.written |= set() if known else set(wrong) - set(left(best[0]))
         else:
             self.by_array(wrong, equations.steps(case, right, [], first, last))
+
+
+def alternatives(found):
+    """The names of the first mistakes of each alternative, of the second …, without repetition."""
+    return [tuple(dict.fromkeys(edit.words for edit in alike)) for alike in zip(*found)]
 
 
 def twice(out, text, known):

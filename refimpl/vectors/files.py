@@ -393,7 +393,7 @@ def conclusion(reports, left_out=0):
     """One line on all cases, with the diagnoses that most of those that failed share."""
     failed = [report for report in reports if not report.passed]
     line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
-    counts = Counter(words for report in failed for alike in report.looks or ((UNKNOWN,),)
+    counts = Counter(words for report in failed if report.departing for alike in report.looks
                      for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
     ranked = sorted(counts, key=lambda words: (words == UNKNOWN, -counts[words]))
     named = [f"{counts[words]} of {len(failed)} failures look like: {words}" for words in ranked[:3]
