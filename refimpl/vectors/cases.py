@@ -90,7 +90,7 @@ def forward_setting(case):
 # Sizes are mostly distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
 
 def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, first=None,
-                     constant=False, scored="all", scale_U=1.0, train_length=None):
+                     constant=False, scored="all", scale_U=1.0, train_length=None, late=1.0):
     """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
     if constructed:
         frame = induction.orthonormal_frame(V, L, rng, encoding)
@@ -99,6 +99,8 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, construc
     else:
         params = induction.init(V, d, L, rng)
         params = induction.Params(*(w + rng.normal(0, d ** -0.5, w.shape) for w in params))
+    for rows in (slice(2), slice(128, None)):       # the last keys of a long sequence, by offset and by place
+        params.pos[rows] *= late
     tokens = rng.integers(0, V, (B, T + 1))
     if constructed:
         tokens[:, [1, T - 1]] = 0       # a trigger early on, and again where its output is asked for
@@ -121,7 +123,7 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, construc
 
 def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n=2, B=3, d=5, dp=3, m=11,
                   constructed=False, lam=4.0, attention="random", length=None, constant=False, zeros=0,
-                  apart=False):
+                  apart=False, late=1.0):
     """Params, tokens (B, T), targets (B,) and setting."""
     facts = recall.Facts.latin(N, R, rng)
     prompts = recall.sample(facts, n, B, rng, collision_free=apart)
@@ -138,6 +140,7 @@ def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n
     elif attention == "positions":
         params.WKQ[-L:, -L:] = rng.normal(0, 1, (L, L))
     params.W1[:zeros], params.b1[:zeros] = 0, 0
+    params.P[128:] *= late
     if constant:
         tokens[:] = tokens[:, :1]
     slot = (start, stop) if slot else None
@@ -257,11 +260,11 @@ CASES: tuple[tuple, ...] = (
      {"B": 5}, {"trained": ("WKQ",), "lr": 0.3}),
     *(("induction", f"long-{encoding}", f"long, {encoding}", UNSCALED,
        "Longer than a block of keys: what was summed up is rescaled when a later block has a larger score.",
-       {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2}, {})
+       {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2, "late": 4.0}, {})
       for encoding in ("relative", "absolute")),
-    ("recall", "long", "long", UNSCALED,
+    ("recall", "long-prompts", "long", UNSCALED,
      "The same, in a prompt of 64 pairs.",
-     {"step": "recall", "N": 66, "R": 2, "n": 64, "B": 2, "d": 10, "dp": 7}),
+     {"step": "recall", "N": 66, "R": 2, "n": 64, "B": 4, "d": 10, "dp": 7, "late": 2.0}),
 )
 FROZEN = ("U", "Phi", "WV", "WK1", "WK2", "WO", "WF")       # what moves where embeddings and positions do not
 

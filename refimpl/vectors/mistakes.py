@@ -50,7 +50,7 @@ def sums(model, kind):
     """Every change by rule of every sum."""
     for out, text in SUMS[kind].items():
         order = ACTIVATIONS[model]
-        known = PLACES if out == "x0" else order[:order.index(out)]
+        known = PLACES if out == "x0" else order[kind == "relative":order.index(out)]     # x0 is E[z] there
         for new, wrap, likely in variations(parse(text), known):
             words = f"{out} = {text_of(new, wrap)}, not {text}"
             yield Edit(words, {out: expression(new, wrap)}, likely=likely)
