@@ -41,7 +41,8 @@ def copy(tmp_path):
 def sign(folder):
     """Write SHA256SUMS anew: what was changed before is taken for intended."""
     paths = sorted(path for path in (folder / "v1").glob("*/*/*"))
-    lines = [f"{files.digest(path.read_bytes())}  {path.relative_to(folder / 'v1').as_posix()}\n" for path in paths]
+    lines = [f"{files.digest(path.read_bytes())}  {path.relative_to(folder / 'v1').as_posix()}\n"
+             for path in paths]
     (folder / "v1" / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
@@ -132,7 +133,7 @@ def test_a_wrong_array_is_named(stored, mistake, name):
     change, words = ARRAYS[mistake]
     message = said(vector, {**vector.arrays, name: change(vector.arrays[name])})
     assert f"first departs: {name}" in message
-    assert any(w in message.splitlines()[-1] for w in ([words] if isinstance(words, str) else words)), message
+    assert any(part in message.splitlines()[-1] for part in np.atleast_1d(words)), message
 
 
 def test_float32_passes_as_float32_only(stored):
@@ -234,6 +235,137 @@ def test_bad_vectors_are_one_line_and_the_others_are_checked(copy, capsys, bad):
     assert words in out and "2 of 3 cases passed" in out
     with pytest.raises(ValueError):
         vectors.load(copy[0], "induction", "causal")
+
+
+def test_an_answer_without_outputs_fails_and_says_what_is_missing(copy, capsys):
+    """Nothing at all, inputs alone, parameters alone."""
+    folder, theirs = copy
+    shutil.rmtree(theirs / "v1")
+    assert main(["vectors", "check", str(folder), str(theirs)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("arrays.npz: No such file") == 3 and out.endswith("0 of 3 cases passed\n")
+    for vector in vectors.read(folder):
+        (theirs / "v1" / vector.name).mkdir(parents=True)
+        given = "param" if vector.name == "recall/relu" else "input.tokens"
+        np.savez(theirs / "v1" / vector.name / "arrays.npz",
+                 **{name: a for name, a in vector.arrays.items() if name.startswith(given)})
+        with pytest.raises(AssertionError, match="nothing but inputs to compare"):
+            vectors.compare(vector, {"input.tokens": vector.arrays["input.tokens"]})
+    assert main(["vectors", "check", str(folder), str(theirs)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("nothing but inputs to compare: expected some of trace.*, loss, grad.*, sgd1.param.*") == 3
+    assert out.endswith("0 of 3 cases passed\n")
+
+
+@pytest.mark.parametrize("name", ["recall/relu", "recall", ""])
+def test_cases_that_are_missing_on_both_sides_are_noticed(copy, capsys, name):
+    for folder in copy:
+        shutil.rmtree(folder / "v1" / name)
+    assert main(["vectors", "check", *map(str, copy)]) == (1 if name else 2)
+    captured = capsys.readouterr()
+    assert "No such file" in captured.out + captured.err and "3 of 3" not in captured.out
+    assert not name or "2 of 3 cases passed" in captured.out
+
+
+def test_a_case_that_is_in_no_list_is_noticed(copy, capsys):
+    shutil.copytree(copy[0] / "v1/recall/relu", copy[0] / "v1/recall/other")
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    assert "not in SHA256SUMS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", [
+    {"sgd": {"lr": 0.08, "momentum": 0.9, "weight_decay": 0.01, "trained": ["E"]}}, {"why": "x"}, {"seed": 1},
+    {"setting": {"encoding": "absolute"}}, {"flags": []}])
+def test_a_changed_manifest_is_noticed(copy, capsys, changes):
+    edit(**changes)(copy[0] / "v1/induction/causal")
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    assert "manifest.json: its SHA-256 is not that of SHA256SUMS" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["", "x", "0" * 64 + "  ../causal/arrays.npz/", "0" * 64 + " recall/relu/arrays.npz",
+                                  "0" * 64 + "  recall/relu/run.py", "0" * 64 + "  /etc/passwd\x1b[2J"])
+def test_a_list_that_is_none_is_refused(copy, capsys, line):
+    (copy[0] / "v1/SHA256SUMS").write_text(line + "\n" * bool(line))
+    assert main(["vectors", "check", *map(str, copy)]) == 2
+    error = capsys.readouterr().err
+    assert "expected a" in error and error.count("\n") == 1 and "\x1b" not in error
+
+
+def test_a_deeply_nested_manifest_is_one_line(copy, capsys):
+    (copy[0] / "v1/induction/causal/manifest.json").write_text("[" * 200000)
+    sign(copy[0])
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    out = capsys.readouterr().out
+    assert "manifest.json: not JSON: maximum recursion" in out and "2 of 3 cases passed" in out
+    assert len(out.splitlines()) == 5
+
+
+def npy(shape, content=b"", descr="<f8"):
+    """A .npy file whose header may claim more than is there."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue() + content
+
+
+BOMBS = {
+    "large when unpacked": (lambda: npy((2_000_000,), b"\0" * 16_000_000), "bytes, expected at most"),
+    "claims more than is there": (lambda: npy((10 ** 12,)), "of which 128 bytes are there"),
+    "of no size, many": (lambda: npy((10 ** 12,), descr="|S0"), "of which 128 bytes are there"),
+    "negative": (lambda: npy((-1,)), "loss: "),
+    "a header of two gigabytes": (lambda: b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "loss: "),
+    "a version that nobody knows": (lambda: b"\x93NUMPY\x09\x00" + b" " * 100, "loss: "),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_an_archive_that_would_not_fit_is_refused_by_its_headers(copy, capsys, bomb):
+    make, words = BOMBS[bomb]
+    file = copy[1] / "v1/induction/causal/arrays.npz"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("loss.npy", make())
+    assert file.stat().st_size < 1e5
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    out = capsys.readouterr().out
+    assert words in out and "2 of 3 cases passed" in out
+    # The same in the set itself, whose manifest declares it and whose list has its digest.
+    ours = copy[0] / "v1/induction/causal"
+    shutil.copy(file, ours / "arrays.npz")
+    manifest = json.loads((ours / "manifest.json").read_text(encoding="utf-8"))
+    manifest["arrays"]["loss"] = {"shape": [10 ** 8], "dtype": "float64"}
+    (ours / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    sign(copy[0])
+    with pytest.raises(ValueError, match="too short for the arrays of the manifest"):
+        vectors.load(copy[0], "induction", "causal")
+
+
+def test_an_array_that_is_there_twice_is_refused(copy, capsys):
+    file = copy[1] / "v1/induction/causal/arrays.npz"
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning):
+        archive.writestr("loss.npy", npy((), b"\0" * 8))
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    assert "loss: there twice" in capsys.readouterr().out
+
+
+def test_control_characters_in_names_are_not_printed(copy, capsys):
+    evil = "grad.\x1b[2J\u202egnp\r"
+    with zipfile.ZipFile(copy[1] / "v1/induction/causal/arrays.npz", "a") as archive:
+        archive.writestr(evil, b"")
+        for i in range(1000):
+            archive.writestr(f"extra{i}", b"")
+    (copy[1] / "v1" / "recall" / "\x1b]0;x\x07").mkdir()
+    assert main(["vectors", "check", *map(str, copy)]) == 1
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable() and "grad.\\x1b[2J\\u202egnp\\r: no such array" in out
+    assert "and 991 more" in out and len(out.splitlines()) < 20
+
+
+def test_only_says_what_is_left_out(copy, capsys):
+    (copy[1] / "v1/recall/relu/arrays.npz").unlink()
+    assert main(["vectors", "check", *map(str, copy), "--only", "induction/*"]) == 0
+    assert capsys.readouterr().out.endswith("2 of 2 cases passed; 1 left out\n")
+    assert main(["vectors", "check", *map(str, copy), "--only", "induction/*ona*"]) == 2
+    assert main(["vectors", "check", *map(str, copy), "--only", "induction/*", "--model", "recall"]) == 2
+    assert "only: expected a pattern that a case matches" in capsys.readouterr().err
 
 
 def test_unknown_cases_and_folders_are_refused(copy, capsys):

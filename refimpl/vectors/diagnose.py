@@ -225,7 +225,7 @@ class Search:
         so_far = self.agreement(self.edits, "loss", traces)
         fitting = [e for e in self.catalogue if e.changes and self.gives_loss(e, traces, so_far)]
         found = self.best([(e,) for e in fitting], names, wrong)
-        if not found and "trace.logits" in self.given:      # one of the loss, one that gradients alone show
+        if not found and "trace.logits" in self.given:      # one of the loss, one that only gradients show
             late = [e for e in fitting if "loss" in e.changes]
             found = self.best(product(late, [e for e in fitting if e not in late]), names, wrong)
         if not found or not self.take(found):
