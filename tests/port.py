@@ -1,7 +1,7 @@
 """A port of both models for the tests, in plain NumPy, in which any equation may be replaced by a mistake.
 
-It shares nothing with the package but the vectors. Gradients are complex steps by all parameters at once: each
-array has a leading axis, the parameter that was moved.
+It shares nothing with the package but the vectors. Gradients are complex steps by all parameters at once:
+each array has a leading axis, the parameter that was moved.
 """
 
 from types import SimpleNamespace
@@ -48,8 +48,8 @@ def relu(a):
 
 def gelu(a):
     x = a.real
-    value, slope = x * (1 + erf(x / 2 ** 0.5)) / 2, (1 + erf(x / 2 ** 0.5)) / 2 + x * np.exp(-x * x / 2) / (2 * np.pi) ** 0.5
-    return value + 1j * slope * a.imag
+    below = (1 + erf(x / 2 ** 0.5)) / 2
+    return x * below + 1j * (below + x * np.exp(-x * x / 2) / (2 * np.pi) ** 0.5) * a.imag
 
 
 def offsets(s, row):
@@ -99,7 +99,7 @@ def vec(W, x):
 def cross_entropy(logits, target):
     top = logits.real.max(-1, keepdims=True)
     rows = np.log(np.exp(logits - top).sum(-1, keepdims=True)) + top - logits
-    return rows[..., np.arange(len(target)), target] if logits.ndim == 3 and np.ndim(target) else rows[..., target]
+    return rows[..., np.arange(len(target)), target] if np.ndim(target) else rows[..., target]
 
 
 def losses(case, s, b):
@@ -114,7 +114,8 @@ def losses(case, s, b):
 def evaluate(case, params, wrong, loss=losses):
     """Loss with the leading axis of the parameters, and the state of the first sequence."""
     total, first = 0, None
-    kind = induction(case.setting["encoding"]) if case.model == "induction" else recall(case.setting["activation"])
+    right = {"induction": induction, "recall": recall}[case.model]
+    kind = right(case.setting["encoding" if case.model == "induction" else "activation"])
     for b, z in enumerate(case.tokens):
         z = z[:-1] if case.model == "induction" else z
         s = SimpleNamespace(**dict(zip(case.params._fields, params)), z=z, T=len(z), d=params[0].shape[-1])
@@ -126,12 +127,13 @@ def evaluate(case, params, wrong, loss=losses):
     return total, first, list(kind)
 
 
-def port(case, wrong=(), loss=losses, grads=lambda g: g, first=True):
+def port(case, wrong=(), loss=losses, grads=lambda g: g):
     """Trace, loss and gradients, as a port with these equations in place of its own writes them."""
     total, s, names = evaluate(case, [w[None] + 0j for w in case.params], dict(wrong), loss)
     arrays = {f"trace.{name}": vars(s)[name][0].real for name in names}
     arrays["loss"] = np.real(total)[0] if np.ndim(total) else np.asarray(np.real(total))
-    return {**arrays, **{f"grad.{name}": g for name, g in grads(gradients(case, case.params, wrong, loss)).items()}}
+    found = grads(gradients(case, case.params, wrong, loss))
+    return {**arrays, **{f"grad.{name}": g for name, g in found.items()}}
 
 
 def gradients(case, params, wrong=(), loss=losses):
@@ -150,14 +152,17 @@ def gradients(case, params, wrong=(), loss=losses):
 
 def steps(case, rule=None, gather=None, wrong=(), loss=losses):
     """Steps 1 and 3: rule(number, name, w, g, buffer, lr, momentum, weight_decay) -> w, buffer."""
-    rule = rule or (lambda n, name, w, g, b, lr, mu, wd: (w - lr * (mu * b + g + wd * w), mu * b + g + wd * w))
+    rule = rule or (lambda n, name, w, g, b, lr, mu, wd: (
+        w - lr * (mu * b + g + wd * w), mu * b + g + wd * w))
     params, buffers, history, arrays = dict(case.params._asdict()), {}, [], {}
     settings = [case.sgd[key] for key in ("lr", "momentum", "weight_decay")]
     for number in (1, 2, 3):
         history.append(gradients(case, case.params._make(params.values()), wrong, loss))
         for name, g in (gather(history) if gather else history[-1]).items():
             w, b = params[name], buffers.get(name, np.zeros_like(params[name]))
-            params[name], buffers[name] = rule(number, name, w, g, b, *settings) if name in case.sgd["trained"] else (w, b)
+            moves = name in case.sgd["trained"]
+            params[name], buffers[name] = rule(number, name, w, g, b, *settings) if moves else (w, b)
             if number != 2:
-                arrays[f"sgd{number}.param.{name}"], arrays[f"sgd{number}.momentum.{name}"] = params[name], buffers[name]
+                arrays[f"sgd{number}.param.{name}"] = params[name]
+                arrays[f"sgd{number}.momentum.{name}"] = buffers[name]
     return arrays

@@ -56,7 +56,8 @@ def test_planted_mistakes_are_detected_and_never_named_wrongly(stored, traces):
     table, every = {}, 1 if traces else 2       # the search without traces takes longer: every other one
     for name, (case, answer, words) in list(ANSWERS.items())[::every]:
         arrays = answer(stored[case].case)
-        arrays = {k: a for k, a in arrays.items() if traces or not k.startswith("trace") or k == "trace.logits"}
+        arrays = {k: a for k, a in arrays.items()
+                  if traces or not k.startswith("trace") or k == "trace.logits"}
         report = compare_arrays(stored[case], arrays, "float64")
         table[name] = verdict(report, words)
         print(f"{table[name]:12} {name}: {report.diagnosis}")
@@ -145,7 +146,8 @@ def test_what_is_named_and_what_is_not_stand_side_by_side(stored):
 def test_scores_of_minus_infinity_above_the_diagonal_are_explained(stored):
     vector = stored["induction/causal"]
     scores = np.where(np.tri(8, dtype=bool), vector.arrays["trace.scores1"], -np.inf)
-    assert "28 of 64 entries, all above the diagonal, where 0 is expected" in said(vector, {"trace.scores1": scores})
+    message = said(vector, {"trace.scores1": scores})
+    assert "28 of 64 entries, all above the diagonal, where 0 is expected" in message
 
 
 # Over all cases
@@ -161,10 +163,9 @@ def folder(tmp_path, stored, answer, names):
 def test_the_headline_names_what_the_cases_share(stored, tmp_path):
     """Where one case has several explanations, that of the others is taken."""
     names = ["induction/one-position", "induction/one-sequence", "induction/several-sequences"]
-    theirs = folder(tmp_path, stored, lambda case: port(case, planted.STRUCTURE["residual of layer 1 missing"][1]),
-                    names)
-    alone = compare_arrays(stored[names[0]], port(stored[names[0]].case, planted.STRUCTURE[
-        "residual of layer 1 missing"][1]), "float64", memory=Memory())
+    wrong = planted.STRUCTURE["residual of layer 1 missing"][1]
+    theirs = folder(tmp_path, stored, lambda case: port(case, wrong), names)
+    alone = compare_arrays(stored[names[0]], port(stored[names[0]].case, wrong), "float64", memory=Memory())
     reports = vectors.check_folder(STORED, theirs, only="induction/*-*s*")
     by_name = {report.name: report for report in reports}
     assert by_name[names[0]].diagnosis == "x1 = Phi h1, not x0 + Phi h1" and alone.looks[0]
@@ -187,5 +188,5 @@ def test_the_headline_counts_what_is_unknown(stored, tmp_path):
         assert main(["vectors", "check", str(STORED), str(theirs), "--only", "induction/causal"]) == 1
     first, second = [line for line in output.getvalue().splitlines() if "cases passed" in line]
     assert first == "0 of 2 cases passed; 2 unknown; 56 left out"
-    assert second == ("0 of 1 cases passed; 1 of 1 failures look like: x2 = x1 + WV WO h2, not x1 + WO WV h2; "
-                      "57 left out")
+    assert second == ("0 of 1 cases passed; 1 of 1 failures look like: "
+                      "x2 = x1 + WV WO h2, not x1 + WO WV h2; 57 left out")

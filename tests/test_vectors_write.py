@@ -143,7 +143,7 @@ def test_write_replaces_a_damaged_set_but_no_other_folder(tmp_path, drawn, capsy
       "--trained", "WK1,WK2,WO", "--seed", "7"], {"input.tokens": (4, 129), "trace.logits": (128, 50)}),
     (["induction", "--T", "1", "--V", "2", "--d", "1", "--B", "1"], {"trace.scores1": (1, 1)}),
     (["recall", "--N", "9", "--R", "2", "--n", "3", "--d", "4", "--dp", "3", "--m", "6", "--B", "2",
-      "--activation", "relu", "--step", "recall"], {"input.tokens": (2, 8), "param.W1": (6, 4), "param.WKQ": (7, 7)}),
+      "--activation", "relu", "--step", "recall"], {"input.tokens": (2, 8), "param.WKQ": (7, 7)}),
 ])
 def test_write_takes_sizes_of_ones_own(tmp_path, capsys, options, shapes):
     assert main(["vectors", "write", str(tmp_path), "--model", *options]) == 0

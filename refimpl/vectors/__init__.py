@@ -51,7 +51,7 @@ A trace is of the first sequence alone. Of induction it is tokens[0, :T], for wh
     logits = U y
 
 Scores and attention are written as 0 where s > t. The loss is the mean over all True positions of the
-mask together, of −log softmax(logits[t])[token t+1]. Of recall, with φ(a) = a² ("square") or max(a, 0) ("relu"):
+mask together, of −log softmax(logits[t])[token t+1]. Of recall, with φ(a) = a² ("square") or max(a, 0):
 
     rows[i] = [E[z[i]]; P[i]]
     scores[i] = rows[T−1] · WKQ rows[i]                of every token i: there is no mask
@@ -131,7 +131,7 @@ Why do my logits differ?
 The check mostly says it. Otherwise, the usual reasons:
 
     each row by one number      logits are raw scores: their exp need not add up to 1
-    texts that begin with a     the first token has no key but itself, and so counts as its own previous token:
+    texts that begin with a     the first token has no key but itself, so it counts as its own previous token:
     trigger                     a later trigger looks at position 0 more than at its first successor
     layer 1 looks elsewhere     one back is pos[t−s] = pos[1]; pos[s−t] is the last one, without an error
     attention is too flat       a port that divides by √d needs WK1 and WK2 √d times as large

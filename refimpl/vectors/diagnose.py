@@ -202,7 +202,7 @@ class Search:
         (self.written.add if change or found else self.unknown.append)(trace)
 
     def take(self, found):
-        """Take the best of these alternatives, each a tuple of edits, if it explains more; whether it does."""
+        """Take the best alternative, a tuple of edits, if it explains more; whether it does."""
         scores = [self.agreement([*self.edits, *edits]) for edits in found]
         best = [edits for edits, score in zip(found, scores) if score == max(scores)]
         better = max(scores) > self.agreement(self.edits)
