@@ -16,6 +16,11 @@ import numpy as np
 FLOATS = (np.float64, np.float32, np.complex128)
 LARGEST = 2 ** 31       # no size or number of things in this project comes near it
 ROUNDING = 1e-9         # how far from 1 the sum of given probabilities may be
+QUIET: dict[str, Any] = dict(over="ignore", invalid="ignore")  # for np.errstate, where `computed` follows
+
+
+class Overflow(ValueError):
+    """Finite weights that are too large: what was computed from them is not finite."""
 
 
 def instance(name, value, kind, expected):
@@ -42,9 +47,9 @@ def shaped(name, array, shape):
 
 
 def broadcast(**shapes):
-    """Raise ValueError unless the shapes of these arguments broadcast."""
+    """The shape to which those of these arguments broadcast; raise ValueError if they do not."""
     try:
-        np.broadcast_shapes(*shapes.values())
+        return np.broadcast_shapes(*shapes.values())
     except ValueError:
         raise ValueError(f"{', '.join(shapes)}: expected shapes that broadcast, "
                          f"got {', '.join(map(str, shapes.values()))}") from None
@@ -131,12 +136,34 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if shape is not None:
         shaped(name, array, shape)
-    array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
+    with np.errstate(over="ignore"):        # a longdouble may become infinite, and is refused
+        array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
     wrong = ~(np.isfinite(array) & (array >= low) & (array <= high))
     if wrong.any():
         raise ValueError(f"{name}: expected finite numbers in {low}..{high}, "
                          f"got {array[wrong][0]} among them")
     return array
+
+
+def real_dtype(name, dtype):
+    """Return the dtype, which must be float64 or float32."""
+    if dtype not in FLOATS[:2]:
+        raise ValueError(f"{name}: expected float64 or float32, got {dtype}")
+    return dtype
+
+
+def finite(arrays):
+    """Whether every number in these arrays is finite."""
+    return all(np.isfinite(array).all() for array in arrays)
+
+
+def computed(results, params):
+    """Return the arrays that were computed from params; raise Overflow unless all are finite."""
+    if not finite(results):
+        size, name = max((np.abs(w).max(initial=0), name) for name, w in zip(params._fields, params))
+        raise Overflow(f"params: expected weights whose activations and gradients stay finite, got entries "
+                       f"up to {size:.3g} in {name}")
+    return results
 
 
 def logarithms(name, values):

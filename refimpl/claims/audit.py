@@ -1,6 +1,5 @@
 """The audit: run claims on drawn instances, and their controls, and make failing instances small."""
 
-import importlib.util
 import math
 import time
 import zlib
@@ -8,55 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.claims import associative, finetuning, induction, recall
-from refimpl.claims.claim import Case, Claim, draw
-from refimpl.gradcheck import relative_error
+from refimpl import check
+from refimpl.claims import associative, embeddings, finetuning, induction, learning, recall
+from refimpl.claims.claim import Claim, collect, covers, draw
+from refimpl.claims.verdict import breaks, evaluate, fails
 
-FULL = 10           # with --full: how many times the instances of an exact claim
-CONTROLS = 10       # instances of a control: one that fails is enough, their share is shown
+FULL = 10           # with --full: how many times the instances of a claim that is no limit
+CONTROLS = 10       # instances of a control, all of which must fail
 SHRINKS = 300       # evaluations spent on making a failing instance smaller
+CHUNK = 256         # instances that an executor gets at once, at most
 
-class Outcome(NamedTuple):
-    """What became of one instance."""
-
-    error: float            # inf if the check raised, or shapes differ, or numbers are not finite
-    message: str            # why, if it raised
-    predicted: Any
-    observed: Any
-
-
-def evaluate(claim, instance, text, control=False, full=False):
-    """Check one instance, a dict that holds a value for each name of the space, and a seed."""
-    values = {name: value for name, value in instance.items() if name != "seed"}
-    try:
-        result = claim.check(Case(np.random.default_rng(instance["seed"]), control, text, full), **values)
-        if not isinstance(result, tuple) or len(result) != (2 if claim.exact else 3):
-            raise TypeError(f"the claim returned {type(result).__name__}, not (predicted, observed"
-                            + (")" if claim.exact else ", allowed)"))
-        return Outcome(distance(*result), "", result[0], result[1])
-    except Exception as error:      # a claim that raises has failed; the others still run
-        return Outcome(math.inf, f"{type(error).__name__}: {error}".partition("\n")[0], None, None)
-
-
-def distance(predicted, observed, allowed=None):
-    """Largest error over the parts, relative to the largest entry of each part, or to `allowed`.
-
-    A NamedTuple is one part: the gradients of one model.
-    """
-    if isinstance(predicted, (tuple, list)) and not hasattr(predicted, "_fields"):
-        if not isinstance(observed, (tuple, list)) or len(observed) != len(predicted):
-            return math.inf
-        limits = [allowed] * len(predicted) if not isinstance(allowed, (tuple, list)) else allowed
-        return max((distance(*parts) for parts in zip(predicted, observed, limits)), default=math.inf)
-    if allowed is None:
-        return relative_error(predicted, observed)
-    gap = np.max(np.abs(np.asarray(predicted) - observed) / allowed)
-    return float(gap) if np.isfinite(gap) else math.inf
-
-
-def fails(claim, outcome):
-    """Whether an outcome contradicts the claim."""
-    return not outcome.error <= claim.tolerance
+# of the JSON entry of a claim
+KEYS = ("id", "statement", "source", "provenance", "kind", "exact", "instances", "numbers", "worst",
+        "tolerance", "margin", "margin_at", "accepted", "control", "controls", "controls_failed",
+        "control_failed", "passed", "seconds", "failure", "message", "control_passed", "control_message")
 
 
 def shrink(claim, instance, text):
@@ -92,93 +56,114 @@ class Result(NamedTuple):
 
     claim: Claim
     instances: int
+    numbers: int                # compared in all
     worst: float                # largest error
+    margin: Any                 # of an inequality: the smallest, relative; else None
+    margin_at: Any              # the instance that has it
+    accepted: list              # of a limit: for each single number, how far below and above its value a
+    #                             prediction may be, and no instance rejects it
     controls: int               # instances of the control
-    controls_failed: int
+    controls_failed: int        # as they must: with finite numbers beyond the tolerance
     failure: Any                # None, or the smallest failing instance that was found
-    message: str                # what a failing instance, or an instance of the control, raised
+    message: str                # what a failing instance raised or returned
+    control_passed: Any         # None, or the first instance at which the control did not fail as it must
+    control_message: str        # what it raised or returned there
     seconds: float
 
     @property
     def control_failed(self):
-        return self.controls_failed > 0
+        """Whether the control failed in every instance."""
+        return self.controls_failed == self.controls > 0
 
     @property
     def passed(self):
-        return self.failure is None and self.control_failed
+        """Whether all instances agree and the control fails in all of its own.
+
+        There is none for a given instance in which there is nothing to break.
+        """
+        return self.failure is None and self.instances > 0 and self.controls_failed == self.controls
 
     def as_json(self):
-        """The documented JSON entry; `worst` is null where it is not finite."""
-        c = self.claim
-        return {"id": c.id, "statement": c.statement, "source": c.source,
-                "provenance": c.provenance, "exact": c.exact, "instances": self.instances,
-                "worst": self.worst if math.isfinite(self.worst) else None,
-                "tolerance": c.tolerance, "control": c.control,
-                "control_failed": self.control_failed, "passed": self.passed,
-                "seconds": round(self.seconds, 3), "failure": self.failure,
-                "message": self.message}
+        """The documented JSON entry; numbers that are not finite are null."""
+        values = {**self.claim._asdict(), **self._asdict(), "exact": self.claim.exact, "passed": self.passed,
+                  "control_failed": self.control_failed, "seconds": round(self.seconds, 3)}
+        return {key: None if isinstance(values[key], float) and not math.isfinite(values[key])
+                else values[key] for key in KEYS}
 
 
 def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None,
-          full=False):
+          full=False, executor=None):
     """Run a claim on `cases` instances, or on one given instance, and its control on up to ten.
 
-    `full` takes ten times the default number of instances of an exact claim; one that is not exact
-    sees it in its Case, measures over its whole range instead, and is not shrunk: that would take
-    hours. The same seed draws the same instances, whatever other claims run. Returns a Result.
+    `full` takes ten times the default number of instances of a claim that is no limit; a limit sees it in
+    its Case, measures over its whole range instead, and is not shrunk: that would take hours. The same
+    seed draws the same instances, whatever other claims run. `executor`, any concurrent.futures.Executor,
+    runs them elsewhere, with the same result; what it loads must be a claim of a module or of a file that
+    was loaded. Returns a Result. Raises ValueError unless cases ≥ 1, seed ≥ 0 and the instance has a value
+    in range for each name of the space, and a seed.
     """
     start = time.perf_counter()
-    cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else cases
-    if instance is not None:
-        instances = [instance]
+    seed = check.integer("seed", seed, 0, 2 ** 63)
+    cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else \
+        check.integer("cases", cases, 1)
+    if instance is None:
+        instances = draw_all(claim.space, claim.id, seed, cases)
+        controls = draw_all(claim.control_space, f"{claim.id} control", seed, min(cases, CONTROLS))
+    elif covers(claim.space, instance):
+        instances, controls = [instance], [instance] if covers(claim.control_space, instance) else []
     else:
-        streams = np.random.SeedSequence([seed, zlib.crc32(claim.id.encode())]).spawn(cases)
-        instances = [draw(claim.space, np.random.default_rng(s), i) for i, s in enumerate(streams)]
-    # The middle of the list is neither all lows nor all highs, where there may be nothing to break.
-    controls = (instances[2:] + instances[:2])[:CONTROLS]
-    worst, failure, message = 0.0, None, ""
-    for done, each in enumerate(instances):
-        outcome = evaluate(claim, each, text, full=full)
-        worst = max(worst, outcome.error)
-        if failure is None and fails(claim, outcome):
-            failure = each if full and not claim.exact else shrink(claim, each, text)
-            message = evaluate(claim, failure, text, full=full).message
-        progress(done + 1, len(instances) + len(controls))
-    controls_failed = 0
-    for done, each in enumerate(controls):
-        outcome = evaluate(claim, each, text, True, full)
-        # A control that raises has shown nothing: it is broken, not the assumption.
-        controls_failed += fails(claim, outcome) and not outcome.message
-        message = message or (outcome.message and f"control: {outcome.message}")
-        progress(len(instances) + done + 1, len(instances) + len(controls))
-    return Result(claim, len(instances), worst, len(controls), controls_failed, failure, message,
-                  time.perf_counter() - start)
+        raise ValueError(f"instance: expected a seed, and values in {claim.space}, got {instance}")
+    jobs = [(each, False) for each in instances] + [(each, True) for each in controls]
+    done: list = []
+    for some in spread(claim, jobs, text, full, executor):
+        done += some
+        progress(len(done), len(jobs))
+    outcomes, broken = done[:len(instances)], done[len(instances):]
+    failure, message = next(((each, outcome.message) for each, outcome in zip(instances, outcomes)
+                             if fails(claim, outcome)), (None, ""))
+    if failure is not None and not (full and not claim.exact) and instance is None:
+        failure = shrink(claim, failure, text)
+        message = evaluate(claim, failure, text).message
+    control_passed, control_message = next(
+        ((each, outcome.message) for each, outcome in zip(controls, broken) if not breaks(claim, outcome)),
+        (None, ""))
+    margins = [(outcome.margin, at) for outcome, at in zip(outcomes, instances) if outcome.margin is not None]
+    margin, margin_at = min(margins, key=lambda pair: pair[0], default=(None, None))
+    accepted = [(max(low for low, _ in bounds), min(high for _, high in bounds))
+                for bounds in zip(*(outcome.accepted for outcome in outcomes))]
+    return Result(claim, len(instances), sum(outcome.numbers for outcome in outcomes),
+                  max(outcome.error for outcome in outcomes), margin, margin_at, accepted, len(controls),
+                  sum(breaks(claim, outcome) for outcome in broken), failure, message, control_passed,
+                  control_message, time.perf_counter() - start)
+
+
+def spread(claim, jobs, text, full, executor):
+    """Yield the outcomes of (instance, control) in order, a few at a time."""
+    if executor is None:
+        yield from (judge(claim, [job], text, full) for job in jobs)
+        return
+    size = max(1, min(CHUNK, len(jobs) // CHUNK))
+    futures = [executor.submit(judge, claim, jobs[i:i + size], text, full) for i in range(0, len(jobs), size)]
+    try:
+        yield from (future.result() for future in futures)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def judge(claim, jobs, text, full):
+    """The outcomes of (instance, control), without what the check returned: that may be large."""
+    return [evaluate(claim, instance, text, control, full)._replace(predicted=None, observed=None)
+            for instance, control in jobs]
+
+
+def draw_all(space, key, seed, count):
+    """So many instances, which depend on the key and the seed alone."""
+    streams = np.random.SeedSequence([seed, zlib.crc32(key.encode())]).spawn(count)
+    return [draw(space, np.random.default_rng(stream), i) for i, stream in enumerate(streams)]
 
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    return [claim for module in (associative, induction, recall, finetuning) for claim in collect(module)]
-
-
-def collect(module):
-    """The claims of a module, in the order in which they were written."""
-    return [value for value in vars(module).values() if isinstance(value, Claim)]
-
-
-def load(path):
-    """The claims of a Python file. Raises ValueError if it does not run, or holds none, or an id twice."""
-    spec = importlib.util.spec_from_file_location("claims_of_user", path)
-    try:
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}".partition("\n")[0]) from error
-    claims = collect(module)
-    ids = [c.id for c in claims]
-    if not claims:
-        raise ValueError(f"{path}: expected claims (functions under @claim), got none")
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{path}: expected distinct ids, got {', '.join(ids)}")
-    return claims
+    modules = (associative, induction, embeddings, learning, recall, finetuning)
+    return [claim for module in modules for claim in collect(module)]

@@ -1,8 +1,8 @@
 """A claim: a statement, where its instances come from, and the check of one instance.
 
-A claim is a function that draws an instance and returns (predicted, observed): predicted by a closed
-form, observed in the model. It declares the space that its instances come from, and one control: the
-same check with one assumption broken, which must fail, or the check could not have failed either.
+The check draws an instance and returns (predicted, observed): predicted by a closed form, observed in the
+model. One control goes with it: the same check with one assumption broken. It must fail, or the check
+could not have failed either.
 
     @claim("X1", "the weights of a softmax sum to one", source="textbook", provenance="derived",
            control="scores exponentiated, not normalised", n=(1, 50), scale=(0.0, 100.0))
@@ -13,13 +13,22 @@ same check with one assumption broken, which must fail, or the check could not h
 In a file of your own, `python -m refimpl audit --from FILE.py` audits it.
 """
 
+import importlib
+import math
+import os
+import pickle
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
 from refimpl import check
+from refimpl.terminal import run_file
 
 PROVENANCE = ("paper", "formalised", "derived")
+KINDS = ("exact", "inequality", "limit")
+TOLERANCE = 1e-12
+SEEDS = (0, 2 ** 63 - 1)
+LOADED: dict = {}       # absolute path -> the claims of that file
 
 
 class Case(NamedTuple):
@@ -29,6 +38,7 @@ class Case(NamedTuple):
     control: bool               # break the assumption that the claim names
     text: str                   # real text, for claims about text
     full: bool = False          # take the time for the whole range, where a claim measures a trend
+    show: Callable = lambda title, words: None      # tell the reader of `explain` about the instance
 
 
 class Claim(NamedTuple):
@@ -38,45 +48,114 @@ class Claim(NamedTuple):
     statement: str
     source: str
     provenance: str             # paper, formalised or derived
-    exact: bool
+    kind: str                   # exact, inequality or limit
     tolerance: float
     reason: str                 # why this tolerance
     control: str                # which assumption the control breaks
     cases: int                  # instances by default
     derivation: Any             # what holds the derivation as its docstring
     space: dict                 # name -> (low, high) of int or of float, or a tuple of strings
-    check: Callable             # (case, **instance) -> predicted, observed[, allowed]
+    control_space: dict         # the same for instances of the control
+    check: Callable             # (case, **instance) -> predicted, observed[, scale]
+    parts: tuple                # names of the parts of what is returned, for `explain`
+
+    @property
+    def exact(self):
+        """Whether it holds without a limit."""
+        return self.kind != "limit"
+
+    def __reduce__(self):
+        """Pickle where it is to be found: in a file that was loaded, or in a module."""
+        home = next((path for path, claims in LOADED.items() if any(c is self for c in claims)),
+                    getattr(self.check, "__module__", None))
+        if find(home, self.id) is not self:
+            raise pickle.PicklingError(f"claim {self.id}: expected one at the top of a module or of a "
+                                       "file of claims, which other processes can load")
+        return find, (home, self.id)
 
 
-def claim(id, statement, *, source, provenance, control, exact=True, tolerance=1e-12,
-          reason="rounding of a few hundred operations", cases=25, derivation=None, **space):
+def claim(id, statement, *, source, provenance, control, kind="exact", tolerance=None,
+          reason="rounding of a few hundred operations", cases=25, derivation=None, control_space=None,
+          parts=(), **space):
     """Make a Claim of the function below.
 
-    The function takes a Case and the names of `space`, and returns predicted and observed: numbers,
-    arrays, or tuples of them. They agree if each |predicted − observed| is at most `tolerance` times
-    the largest entry of the two arrays. A claim that is not exact returns a third item, the allowed
-    difference, and its error is counted in units of that (so its tolerance is 1).
+    The function takes a Case and the names of `space`. What it returns depends on the kind:
+
+    exact        predicted, observed: numbers, arrays, or tuples of them, of the same shapes. Each
+                 |predicted − observed| is at most `tolerance` (1e-12) times the largest entry of the two.
+                 A third item, `scale`, is the least size that counts, for numbers that may vanish.
+    inequality   smaller, larger: each smaller ≤ larger, up to `tolerance` times the largest entry. The
+                 audit reports the smallest margin, (larger − smaller) over that size. A third item,
+                 `scale`, is the size.
+    limit        predicted, observed, allowed: each |predicted − observed| ≤ allowed, which the check
+                 derives. For single numbers the audit reports which values it would have rejected.
+
+    The third item is one number for all parts, or a tuple with one item for each part.
+
+    `parts` names the parts for `explain`, which shows the fields of a NamedTuple by their own names;
+    `case.show("prompt", "a b a")` adds a line there.
 
     Every other keyword is a range: two ints, two floats (both ends included) or several strings.
-    Raises ValueError on an unknown provenance or a range that is none.
+    `control_space` narrows ranges for the control to instances in which there is something to break: it must
+    fail in all of them. Raises ValueError on an unknown kind or provenance, a tolerance that is not a
+    finite number ≥ 0, ranges that are none, and a `control_space` that is not within the space.
     """
     check.choice("provenance", provenance, PROVENANCE)
-    for name, values in space.items():
-        if not (is_range(values, int) or is_range(values, float) or
-                (isinstance(values, tuple) and values and all(isinstance(v, str) for v in values))):
-            raise ValueError(f"{name}: expected (low, high) of two ints or two floats, or a tuple of "
+    check.choice("kind", kind, KINDS)
+    for name, words in (("id", id), ("statement", statement), ("source", source), ("control", control),
+                        *(("parts", part) for part in check.instance("parts", parts, tuple, "a tuple"))):
+        if not check.instance(name, words, str, "a string").isprintable():
+            raise ValueError(f"{name}: expected printable characters, got {words!r}")
+    if kind == "limit" and tolerance is not None:
+        raise ValueError(f"tolerance: expected none for a limit, whose check returns it, got {tolerance}")
+    tolerance = 1.0 if kind == "limit" else check.real(
+        "tolerance", TOLERANCE if tolerance is None else tolerance, 0)
+    cases = check.integer("cases", cases, 1)
+    narrow = check.instance("control_space", control_space or {}, dict, "a dict")
+    for name, values in [*space.items(), *narrow.items()]:
+        if not name.isidentifier() or name in ("case", "seed"):
+            raise ValueError(f"expected an argument's name other than case and seed, got {name!r}")
+        if not (is_range(values, int) or is_range(values, float) or is_choice(values)):
+            raise ValueError(f"{name}: expected (low, high) of two ints or two finite floats, or a tuple of "
                              f"strings, got {values!r}")
+    for name, values in narrow.items():
+        if name not in space or not all(is_in(space[name], value) for value in values):
+            raise ValueError(f"control_space: expected ranges within {space}, got {name} = {values}")
 
     def decorate(function):
-        return Claim(id, statement, source, provenance, exact, tolerance if exact else 1.0, reason,
-                     control, cases, derivation or function, space, function)
+        return Claim(id, statement, source, provenance, kind, tolerance, reason, control, cases,
+                     derivation or function, space, {**space, **narrow}, function, parts)
     return decorate
 
 
 def is_range(values, kind):
-    """Whether `values` is (low, high) of this type, in order."""
-    return isinstance(values, tuple) and len(values) == 2 and \
-        all(type(v) is kind for v in values) and values[0] <= values[1]
+    """Whether `values` is (low, high) of this type, finite, in order and such that numbers can be drawn."""
+    return (isinstance(values, tuple) and len(values) == 2 and all(type(v) is kind for v in values)
+            and all(abs(v) < 2 ** 63 or kind is float for v in values) and values[0] <= values[1]
+            and math.isfinite(values[0]) and math.isfinite(values[1] - values[0]))
+
+
+def is_choice(values):
+    """Whether `values` is a tuple of different strings."""
+    return (isinstance(values, tuple) and len(values) > 0 and all(isinstance(v, str) for v in values)
+            and len(set(values)) == len(values))
+
+
+def is_in(values, value):
+    """Whether a value is in a range: one of its strings, or a number of its type between its ends."""
+    return value in values if isinstance(values[0], str) else (
+        type(value) is type(values[0]) and values[0] <= value <= values[1])
+
+
+def covers(space, instance):
+    """Whether an instance has a seed and a value in range for each name of the space, and nothing else."""
+    return set(instance) == {*space, "seed"} and not misfits(space, instance)
+
+
+def misfits(space, instance):
+    """For each name of the space, and seed, whose value is not there or not in range: its range."""
+    return {name: values for name, values in {**space, "seed": SEEDS}.items()
+            if name not in instance or not is_in(values, instance[name])}
 
 
 def draw(space, rng, index):
@@ -94,3 +173,29 @@ def draw(space, rng, index):
             instance[name] = values[rng.integers(len(values))]
     instance["seed"] = int(rng.integers(2 ** 31))
     return instance
+
+
+def collect(module):
+    """The claims of a module, in the order in which they were written."""
+    return [value for value in vars(module).values() if isinstance(value, Claim)]
+
+
+def load(path):
+    """The claims of a Python file. Raises ValueError if it does not run, or holds none, or an id twice."""
+    claims = collect(run_file(path))
+    ids = [c.id for c in claims]
+    if not claims:
+        raise ValueError(f"{path}: expected claims (functions under @claim), got none")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{path}: expected distinct ids, got {', '.join(ids)}")
+    LOADED[os.path.abspath(path)] = claims
+    return claims
+
+
+def find(home, id):
+    """The claim of this id in a file or in a module, by its name; None if it is not there."""
+    if home in LOADED or os.path.isabs(str(home)):
+        claims = LOADED.get(home) or load(home)
+    else:
+        claims = collect(importlib.import_module(home)) if isinstance(home, str) else []
+    return next((c for c in claims if c.id == id), None)

@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.recall import (
-    ATTENTION, COLLIDING, NOT_LATIN, TABLES, attend, draw_disjoint, draw_facts, neighbours, share_row,
+    COLLIDING, NOT_LATIN, SPREAD, TABLES, attend, draw_disjoint, draw_facts, neighbours, share_row,
     with_size)
 from refimpl.recall import theory
 from refimpl.recall.memory import construct
@@ -21,15 +21,13 @@ def rate(params, step):
     return -position_logits(loss_and_grads(params, *step)[1], step[0].shape[1])
 
 
-# With all attention on one token, every rate is zero.
-START = ATTENTION[:2]
 SMALL = "rounding, relative to the largest rate, which may be as small as the weights of all but one token"
 FLOWS: dict = dict(source="this project", provenance="derived", table=TABLES, n=(1, 3), R=(2, 5),
                    spare=(0, 8), lam=(0.1, 20.0))
 
 
 @claim("R5", "gradient flow of the position logits, both steps", derivation=theory.flow,
-       control=COLLIDING, attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+       control=COLLIDING, attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
 def flow_of_position_logits(case, table, attention, n, R, spare, lam):
     """Minus the model's gradient from any start, and its sum, which is zero."""
     facts, prompts = draw_disjoint(case, table, n, R, spare)
@@ -46,7 +44,7 @@ def flow_of_position_logits(case, table, attention, n, R, spare, lam):
 
 
 @claim("R6", "the gap within every pair shrinks", derivation=theory.gap_rates, control=NOT_LATIN,
-       attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+       attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
 def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
     """Rates of w_{s_i} − w_{a_i} in the model, from any start."""
     facts, prompts = draw_disjoint(case, table, n, R, spare)
@@ -60,7 +58,8 @@ def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
 
 
 @claim("R7", "the query is let go: its logit falls", derivation=theory.query_rate, control=COLLIDING,
-       attention=START, tolerance=1e-10, reason=SMALL, **FLOWS)
+       control_space=dict(n=(2, 3)),
+       attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
 def query_is_let_go(case, table, attention, n, R, spare, lam):
     """The rate of the last position's logit in the model, from any start."""
     facts, prompts = draw_disjoint(case, table, n, R, spare)
@@ -128,7 +127,7 @@ def end_points(case, table, n, R, spare, lam):
             (with_size(ends, lam), expit(z), elsewhere[0] > infer_end and elsewhere[1] > recall_end))
 
 
-@claim("R10", "SGD follows the flow, and its gap is first order in the step", exact=False, cases=8,
+@claim("R10", "SGD follows the flow, and its gap is first order in the step", kind="limit", cases=8,
        derivation=theory.trajectory, control="momentum 0.9",
        reason="the observed order is 1 + O(lam × step), and lam × step is at most 1/4", source="this project",
        provenance="derived", table=TABLES, step=("infer", "recall"), n=(1, 2), R=(2, 3), spare=(0, 4),

@@ -17,6 +17,7 @@ from refimpl.recall.task import Facts, Prompts, sample
 
 TABLES = ("months", "pitches", "latin")
 ATTENTION = ("random", "uniform", "one token")
+SPREAD = ATTENTION[:2]          # where no token has all of it
 NOT_LATIN = "two subjects share a row, so the table is not Latin"
 COLLIDING = "subjects are neighbours on the cycle, so that rows collide"
 
@@ -43,6 +44,13 @@ def draw_disjoint(case, table, n, R, spare, room="twice"):
     R = R if table == "latin" else min(R, (12 if n == 1 else 11) // (n + 1))
     facts = draw_facts(case, table, (n + 1) * R if room == "exact" else 2 * (n + 1) * R + spare, R)
     return facts, sample(facts, n, 1, case.rng, collision_free=True)
+
+
+def show(case, prompts):
+    """Tell the reader of `explain` the first prompt: pairs of subject and answer, query, what is asked."""
+    *pairs, (query, answer) = zip(prompts.subjects[0], prompts.answers[0])
+    case.show("prompt", f"{', '.join(f'{s} {a}' for s, a in pairs)}, {query} …?")
+    case.show("asked", f"relation {prompts.relation[0]}, then answer {answer}")
 
 
 def neighbours(facts, prompts):
@@ -80,7 +88,8 @@ def table_is_latin(case, table, R, spare):
 
 
 @claim("R2", "votes of pairs infer the relation", source="this project", provenance="derived",
-       derivation=theory.infer_logits, control=NOT_LATIN, table=TABLES, attention=ATTENTION,
+       derivation=theory.infer_logits, control=NOT_LATIN, control_space=dict(attention=SPREAD),
+       table=TABLES, attention=ATTENTION,
        n=(1, 4), R=(2, 8), spare=(0, 16), lam=(0.1, 100.0))
 def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
     """Logits of all relations at any attention, colliding prompts included."""
@@ -89,6 +98,7 @@ def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
     s, a = prompts.subjects[0], prompts.answers[0]
     if case.control:
         facts = share_row(facts, s[0], s[-1])
+    show(case, prompts)
     tokens, _, (start, stop) = prompts.infer()
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     predicted = theory.infer_logits(alpha[0::2], alpha[1::2], facts.relation(s[:, None], a[:-1]),
@@ -97,7 +107,8 @@ def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
 
 
 @claim("R3", "recall of the answer", source="this project", provenance="derived",
-       derivation=theory.recall_logits, control=NOT_LATIN, table=TABLES, attention=ATTENTION,
+       derivation=theory.recall_logits, control=NOT_LATIN, control_space=dict(attention=SPREAD),
+       table=TABLES, attention=ATTENTION,
        n=(1, 4), R=(2, 8), spare=(0, 16), lam=(0.1, 100.0))
 def recall_of_the_answer(case, table, attention, n, R, spare, lam):
     """Logits of all answers at any attention, colliding prompts included."""
@@ -106,6 +117,7 @@ def recall_of_the_answer(case, table, attention, n, R, spare, lam):
     s, r = prompts.subjects[0], prompts.relation[0]
     if case.control:
         facts = share_row(facts, s[0], s[-1])
+    show(case, prompts)
     tokens, _, (start, stop) = prompts.recall()
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 2, attention)
     predicted = theory.recall_logits(alpha[0:2 * n + 1:2], alpha[-1],
@@ -115,7 +127,8 @@ def recall_of_the_answer(case, table, attention, n, R, spare, lam):
 
 @claim("R4", "losses of both steps, answer rows disjoint", source="this project",
        provenance="derived", derivation=theory.recall_loss,
-       control=COLLIDING, table=TABLES, attention=ATTENTION, room=("exact", "twice"), n=(1, 4),
+       control=COLLIDING, control_space=dict(attention=SPREAD), table=TABLES,
+       attention=ATTENTION, room=("exact", "twice"), n=(1, 4),
        R=(2, 8), spare=(0, 16), lam=(0.1, 20.0),
        reason="rounding, relative to lam: a loss near 0 is what is left of logits of that size")
 def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
@@ -124,6 +137,7 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     facts, prompts = draw_disjoint(case, table, n, R, spare, room)
     if case.control:
         prompts = neighbours(facts, prompts)
+    show(case, prompts)
     memory = construct(facts, n, lam)
     params, alpha = attend(case, memory, 2 * n + 1, attention)
     predicted_infer = theory.infer_loss(alpha[0::2], alpha[1::2], facts.R, lam)
@@ -194,7 +208,8 @@ def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
 @claim("RG", "all seven gradients against the complex step", source="this project",
        provenance="derived", derivation=loss_and_grads, cases=10,
        reason="rounding; relative to the largest entry of each gradient",
-       control="dWKQ transposed", activation=("square", "relu"), over=("slot", "vocabulary"),
+       control="dWKQ transposed", control_space=dict(activation=("square",)),
+       activation=("square", "relu"), over=("slot", "vocabulary"),
        N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6), count=(1, 2), scale=(0.3, 1.0))
 def gradients(case, activation, over, N, R, n, d, dp, m, count, scale):
     """Random weights, prompts of both steps: every coordinate of every field.

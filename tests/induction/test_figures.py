@@ -9,6 +9,8 @@ import pytest
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 SMALL = {
+    "introduction": {},
+    "notation": {},
     "training": dict(seeds=1, count=4, d=8),
     "step_size": dict(seeds=1, count=2, d=8),
     "tasks": dict(seeds=1, steps=5),
