@@ -260,7 +260,7 @@ CASES: tuple[tuple, ...] = (
      {"B": 5}, {"trained": ("WKQ",), "lr": 0.3}),
     *(("induction", f"long-{encoding}", f"long, {encoding}", UNSCALED,
        "Longer than a block of keys: what was summed up is rescaled when a later block has a larger score.",
-       {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2, "late": 4.0}, {})
+       {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2, "late": 3.0}, {})
       for encoding in ("relative", "absolute")),
     ("recall", "long-prompts", "long", UNSCALED,
      "The same, in a prompt of 64 pairs.",

@@ -279,11 +279,11 @@ def check_settings(manifest):
             check.integer(f"arrays: {name}", size, 0)
 
 
-def read_arrays(file, sizes):
+def read_arrays(file, sizes=None):
     """Read an .npz file without pickles: its arrays by name, and a line for each that is unreadable.
 
     sizes : {name: bytes}, of which an array may take 64 times as many, and not more: what is larger, by the
-    headers of the archive or of the array, is not read. Nor are arrays of other names.
+    headers of the archive or of the array, is not read. Nor are arrays of other names. None: all are read.
     """
     arrays: dict[str, np.ndarray] = {}
     problems = []
@@ -292,11 +292,12 @@ def read_arrays(file, sizes):
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
                 try:
-                    if name not in sizes:
+                    if sizes is not None and name not in sizes:
                         raise ValueError("no such array")
                     if name in arrays:
                         raise ValueError("there twice")
-                    arrays[name] = read_array(archive, member, 64 * (sizes[name] + 1024))
+                    limit = 64 * (sizes[name] + 1024) if sizes is not None else np.inf
+                    arrays[name] = read_array(archive, member, limit)
                 except UNREADABLE as error:
                     problems.append(f"{name}: {first_line(error)}")
     except UNREADABLE as error:
