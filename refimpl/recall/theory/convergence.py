@@ -11,40 +11,41 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.special import wrightomega
 
-from refimpl.check import number, numbers, positive, takes, whole
-from refimpl.recall.theory.logits import answer_classes, infer_margin, losing, softmax
+from refimpl.check import number, numbers, positive, takes, whole, wholes
+from refimpl.recall.theory.logits import answer_classes, losing, softmax
 
 
 def pairs(w):
-    """f (n,), g (n,) and eta (n,) of the pairs."""
-    alpha = softmax(w)
-    u, v = alpha[0:-1:2], alpha[1::2]
-    return u * v, w[0:-1:2] - w[1::2], 2 * u * v / (u + v)
+    """f, g and eta of the pairs, each (count, n), from logits (count, 2n+1)."""
+    alpha = np.apply_along_axis(softmax, 1, w)
+    u, v = alpha[:, 0:-1:2], alpha[:, 1::2]
+    return u * v, w[:, 0:-1:2] - w[:, 1::2], 2 * u * v / (u + v)
 
 
-@takes(w=numbers("2n+1"))
+@takes(w=numbers(None, "2n+1"))
 def leading_pair(w):
     """The pair i that leads, with f_i ≥ f_j and eta_i ≥ eta_j for all j; −1 if none does, or two tie.
 
-    Two pairs tie if f and |g| of both are equal. Parameters: w (2n+1,), logits of s_0 a_0 … s_n.
-    Returns i in −1..n−1. Raises ValueError.
+    Two pairs tie if f and |g| of both are equal. Parameters: w (count, 2n+1), logits of s_0 a_0 … s_n.
+    Returns (count,) integers in −1..n−1. Raises ValueError.
     """
     f, g, eta = pairs(w)
-    i = int(np.lexsort((eta, f))[-1])
-    tied = (f == f[i]) & (np.abs(g) == np.abs(g[i]))
-    return i if eta[i] == eta.max() and tied.sum() == 1 else -1
+    i = np.lexsort((eta, f), axis=1)[:, -1:]
+    first = [np.take_along_axis(values, i, axis=1) for values in (f, np.abs(g), eta)]
+    tied = ((f == first[0]) & (np.abs(g) == first[1])).sum(axis=1) > 1
+    return np.where((eta > first[2]).any(axis=1) | tied, -1, i[:, 0])
 
 
 class LeaderBounds(NamedTuple):
-    """What holds while pair i leads; j runs over the other pairs, in order."""
+    """What holds while pair i leads; 0 where j = i."""
 
-    margin: float           # m ≤ this
-    lead: np.ndarray        # (n−1,) d log(f_i/f_j)/dt ≥ this
-    harmonic: np.ndarray    # (n−1,) d log(eta_i/eta_j)/dt ≥ this
-    query: float            # d log(u_n/√f_i)/dt ≤ this
+    margin: np.ndarray      # (count,) m ≤ this
+    lead: np.ndarray        # (count, n) d log(f_i/f_j)/dt ≥ this
+    harmonic: np.ndarray    # (count, n) d log(eta_i/eta_j)/dt ≥ this
+    query: np.ndarray       # (count,) d log(u_n/√f_i)/dt ≤ this
 
 
-@takes(w=numbers("2n+1"), i=whole(0), R=whole(2), lam=positive())
+@takes(w=numbers("count", "2n+1"), i=wholes("count"), R=whole(2), lam=positive())
 def leader_bounds(w, i, R, lam):
     """Bounds on the flow of the infer step where pair i leads (claim R17; exact; derived).
 
@@ -69,18 +70,19 @@ def leader_bounds(w, i, R, lam):
     theta_j fall at a fixed rate: a contradiction. Gaps do not grow (R6), so u_j and v_j vanish with f_j. The
     gap g_i closes: d log tanh(|g_i|/4)/dt = −2 sigma m √f_i.
 
-    Parameters: w (2n+1,); i in 0..n−1, the pair that leads; R ≥ 2; lam > 0. Returns LeaderBounds.
-    Raises ValueError.
+    Parameters: w (count, 2n+1), states; i (count,) in 0..n−1, the pair that leads in each; R ≥ 2; lam > 0.
+    Returns LeaderBounds. Raises ValueError.
     """
     f, _, eta = pairs(w)
-    if i >= len(f):
-        raise ValueError(f"i: expected one of {len(f)} pairs, got {i}")
-    alpha = softmax(w)
-    m, sigma = infer_margin(alpha[0::2], alpha[1::2], R, lam)
-    square, theta = np.delete(f / f[i], i), np.delete(eta / eta[i], i)
+    if i.max() >= f.shape[1]:
+        raise ValueError(f"i: expected pairs in 0..{f.shape[1] - 1}, got {i.max()}")
+    f_i, eta_i = (np.take_along_axis(values, i[:, None], axis=1) for values in (f, eta))
+    m = 2 * lam * f.sum(axis=1, keepdims=True)
+    sigma, square, theta = losing(m, R), f / f_i, eta / eta_i
+    last = np.apply_along_axis(softmax, 1, w)[:, -1]
     return LeaderBounds(
-        lam * eta[i], 4 * sigma * lam * f[i] * np.minimum(1 - square, square * (1 - theta) / theta),
-        2 * sigma * lam * (f[i] * (1 - square) - eta[i] ** 2 * (1 - theta)), -2 * sigma * m * alpha[-1])
+        lam * eta_i[:, 0], 4 * sigma * lam * f_i * np.minimum(1 - square, square * (1 - theta) / theta),
+        2 * sigma * lam * (f_i * (1 - square) - eta_i ** 2 * (1 - theta)), (-2 * sigma * m)[:, 0] * last)
 
 
 @takes(R=whole(2), lam=positive())
@@ -122,12 +124,11 @@ def leader_loss_bound(w0, times, R, lam):
 
     Parameters: w0 (2n+1,) with such a pair; times (k,) ≥ 0; R ≥ 2; lam > 0. Returns (k,). Raises ValueError.
     """
-    f, g, _ = pairs(w0)
+    (f,), (g,), _ = pairs(w0[None])
     n, i = len(f), int(np.lexsort((-np.abs(g), f))[-1])
     if (np.abs(g) < np.abs(g[i])).any():
         raise ValueError(f"w0: expected the pair with the largest f to have the smallest gap, got gaps {g}")
-    alpha = softmax(w0)
-    m, _ = infer_margin(alpha[0::2], alpha[1::2], R, lam)
+    m = 2 * lam * f.sum()
     sigma, least = losing(lam / 2, R), m / (2 * lam * n)
     rate, others = 2 * sigma * m * np.sqrt(least), np.arange(n) != i
     r, C = np.sqrt(f / f[i])[others], np.cosh(g[others] / 2)
@@ -135,7 +136,7 @@ def leader_loss_bound(w0, times, R, lam):
         h = 1 / r + np.log((1 - r) / r)
     r = 1 / (1 + wrightomega(h + 2 * sigma * lam * least * times[:, None] - 1))
     gap = 4 * np.arctanh(np.tanh(np.abs(g[i]) / 4) * np.exp(-rate * times))
-    query = 1 / (np.sqrt(f[i]) / alpha[-1] + rate * times)
+    query = 1 / (np.sqrt(f[i]) / softmax(w0)[-1] + rate * times)
     root = 1 / (2 * np.cosh(gap / 2) + 2 * r @ C + query)
     return np.log1p((R - 1) * np.exp(-2 * lam * root ** 2))
 

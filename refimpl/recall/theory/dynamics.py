@@ -213,14 +213,18 @@ def trajectory(w0, times, R, lam, N=None, factors=None):
     LSODA in log(1 + t), as weights fall like 1/t. The local error is 1e-12 up to t = 1e8, and 1e-20 t
     beyond, where the rounding of rates that vanish is larger. Raises ValueError; RuntimeError if it fails.
     """
-    fit("w0", w0.shape, ("2n+1" if N is None else "2n+2",), {})
+    sizes: dict = {}
+    fit("w0", w0.shape, ("2n+1" if N is None else "2n+2",), sizes)
+    if N is not None and N < (sizes["n"] + 1) * R:
+        raise ValueError(f"N: expected N >= (n+1) R, got {N}")
     if not times.any() or (np.diff(times) <= 0).any():
         raise ValueError(f"times: expected increasing numbers >= 0, not 0 alone, got {times}")
     factors = np.ones(len(w0)) if factors is None else factors
     fit("factors", factors.shape, w0.shape, {})
     error, at = 1e-12 * max(1, times[-1] / 1e8), np.log1p(times)
-    law = (lambda w: flow(w, R, lam)) if N is None else (lambda w: recall_flow(w, N, R, lam))
-    solution = solve_ivp(lambda s, w: np.exp(s) * factors * law(w), (0, at[-1]), w0, "LSODA", at,
+    # Without the checks of arguments, which cost as much as the formulas.
+    law, rest = (flow.__wrapped__, (R, lam)) if N is None else (recall_flow.__wrapped__, (N, R, lam))
+    solution = solve_ivp(lambda s, w: np.exp(s) * factors * law(w, *rest), (0, at[-1]), w0, "LSODA", at,
                          rtol=error, atol=error)
     if not solution.success:
         raise RuntimeError(f"solve_ivp: {solution.message}")
