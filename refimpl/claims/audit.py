@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.claims import associative, convergence, finetuning, induction, recall
+from refimpl.claims import associative, convergence, finetuning, induction, noise, recall, samples
 from refimpl.claims.claim import Claim, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
 
@@ -140,7 +140,7 @@ def draw_all(space, key, seed, count):
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    return [claim for module in (associative, induction, recall, finetuning, convergence) for claim in collect(module)]
+    return [claim for module in (associative, induction, recall, finetuning, samples, convergence, noise) for claim in collect(module)]
 
 
 def collect(module):

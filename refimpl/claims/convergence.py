@@ -1,16 +1,15 @@
 """The claims of where fine-tuning ends, from which starts and how fast (R12, R13b, R17, R18)."""
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
-from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.finetuning import rate
 from refimpl.claims.recall import draw_disjoint
-from refimpl.recall import batched, implicit, theory
+from refimpl.recall import implicit, theory
 from refimpl.recall.memory import construct
-from refimpl.recall.model import Params, loss_and_grads, position_logits, with_position_logits
-from refimpl.recall.task import Facts, Prompts, sample
+from refimpl.recall.model import loss_and_grads, position_logits, with_position_logits
+from refimpl.recall.task import Facts, Prompts
 
 OURS: dict = dict(source="this project", provenance="derived")
 
@@ -145,3 +144,37 @@ def context_falls(case, n, R, spare, lam, spread, count=50):
     bounds = np.array([theory.context_bounds(each, facts.N, R, lam) for each in w])
     return ((dw[:, :-2], bounds, np.zeros(count), dw[-1, 0]),
             (bounds, 0 * bounds, dw[:, -2] + dw[:, -1], dw[-1, 2 * n]), lam)
+
+
+@claim("R18b", "a trap at u_n = 1, left after alpha_r^−(2n+1)", kind="limit", cases=3,
+       derivation=theory.trap_law, control="the query is not ahead: uniform attention",
+       n=(1, 2), R=(3, 5), spare=(40, 80), lam=(2.0, 4.0), **OURS)
+def trap_is_left_late(case, n, R, spare, lam):
+    """While trapped: context weights and the slope of alpha_r. Then (n = 1): the time of escape.
+
+    Allowed. The context starts at a = 0.01, so its weights have t + tau for t, tau = context/a. This and
+    log(t)/t bound what is left at 30 tau and beyond. The time of escape has the factor 1 + O(B/A f), where f is
+    alpha_r(0)/a.
+    """
+    N, law, a = (n + 1) * R + spare, theory.trap_law(n, (n + 1) * R + spare, R, lam), 0.01
+    w0 = np.log(np.array([a] * (2 * n) + [1, a * 1e-12]))
+    if case.control:
+        w0[:] = 0
+    tau = law.context / a
+    times = tau * np.array([30, 300, 3000])
+    alpha = softmax(theory.trajectory(w0, times, R, lam, N), axis=1)
+    weight, slopes = alpha[:, 0] * times / law.context, np.diff(np.log(alpha[:, -1])) / np.log(10)
+    allowed = tau / times * (1 + a / law.context) * (2 + np.log(times / tau))
+    if n > 1 or case.control:
+        return (np.ones(3), np.full(2, law.fall)), (weight, slopes), (allowed, allowed[:-1])
+    p = 1 / (R + (N - R) * np.exp(-lam))
+    late, when = np.array([0.02, 0.005]), []
+    for f in late:
+        w0[-1] = np.log(a * f)
+        times = tau * np.append(0, np.logspace(1, 1 - 3 * np.log10(f), 400))
+        alpha = softmax(theory.trajectory(w0, times, R, lam, N), axis=1)
+        ratio = np.log(alpha[1:, -1] / alpha[1:, 0])
+        when.append(np.log(times[1:])[np.argmax(ratio > 0)])
+    return ((np.ones(3), np.full(2, law.fall), law.escape),
+            (weight, slopes, np.diff(when)[0] / np.diff(np.log(late))[0]),
+            (allowed, allowed[:-1], 6 * 2 * (R - 1) * p / (1 - R * p) * late[0] / np.log(4) + 0.02))
