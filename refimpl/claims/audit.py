@@ -140,7 +140,8 @@ def draw_all(space, key, seed, count):
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    return [claim for module in (associative, induction, recall, finetuning, samples, convergence, noise) for claim in collect(module)]
+    modules = associative, induction, recall, finetuning, samples, convergence, noise
+    return [claim for module in modules for claim in collect(module)]
 
 
 def collect(module):

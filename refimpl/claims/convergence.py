@@ -1,10 +1,9 @@
-"""The claims of where fine-tuning ends, from which starts and how fast (R12, R13b, R17, R18)."""
+"""The claims of where fine-tuning ends, from which starts and how fast (R13b, R17, R18)."""
 
 import numpy as np
 from scipy.special import softmax
 
 from refimpl.claims.claim import claim
-from refimpl.claims.finetuning import rate
 from refimpl.claims.recall import draw_disjoint
 from refimpl.recall import implicit, theory
 from refimpl.recall.memory import construct
@@ -22,7 +21,7 @@ def way_back(case, n, R, spare, lam, bias, digits):
     """∫ dz/(dz/dt), z = w_{s_n} − w_r, over the model's own rates, all attention on (s_n, r)."""
     facts, prompts = draw_disjoint(case, "latin", n, R, spare)
     phi = ("square",) if case.control else ("relu", bias)
-    memory, step = construct(facts, n, lam, *phi), prompts.recall()
+    memory, (tokens, targets, slot) = construct(facts, n, lam, *phi), prompts.recall()
     start, end = bias * 10 ** -digits, bias * 0.99
     nodes, weights = np.polynomial.legendre.leggauss(48)
     low, high = np.log(start / (1 - start)), np.log(end / (1 - end))
@@ -30,7 +29,7 @@ def way_back(case, n, R, spare, lam, bias, digits):
     for z in (low + high) / 2 + (high - low) / 2 * nodes:
         w = np.full(2 * n + 2, -800.0)
         w[-2:] = 0, z
-        grads = loss_and_grads(with_position_logits(memory, w), *step, phi[0])[1]
+        grads = loss_and_grads(with_position_logits(memory, w), tokens, targets, slot, phi[0])[1]
         dw = -position_logits(grads, len(w))
         speeds.append(dw[-1] - dw[-2])
     return (theory.way_back(start, end, facts.N, R, lam, bias),
@@ -43,8 +42,9 @@ def rates_at(facts, prompt, lam, infer, recall):
     prompts = Prompts(facts.N, facts.R, *(np.repeat(field, count, axis=0) for field in prompt[2:]))
     weights = implicit.Steps(infer.ravel(), recall.ravel())
     # Each prompt reads entries of its own: its state.
-    index = implicit.Steps(*(np.stack([np.arange(w.size).reshape(w.shape)] + [np.full(w.shape, -1)] * 3, axis=2)
-                             for w in (infer, recall)))
+    index = implicit.Steps(*(
+        np.stack([np.arange(w.size).reshape(w.shape), *[np.full(w.shape, -1)] * 3], axis=2)
+        for w in (infer, recall)))
     grads = implicit.loss_and_grads(weights, facts, prompts, lam, index)[1]
     return -count * grads.infer.reshape(infer.shape), -count * grads.recall.reshape(recall.shape)
 
@@ -85,8 +85,8 @@ def lead_grows(case, n, R, lam, spread, count=500):
 def pairs_along(w0, R, lam):
     """f of all pairs (6, n) along the flow from w0, at times up to 1e6/(sigma lam)."""
     sigma = (R - 1) * np.exp(-lam / 2) / (1 + (R - 1) * np.exp(-lam / 2))
-    alpha = softmax(theory.trajectory(w0, np.append(0, 10.0 ** np.arange(-1, 7, 1.5)) / (sigma * lam), R, lam),
-                    axis=1)
+    times = np.append(0, 10.0 ** np.arange(-1, 7, 1.5)) / (sigma * lam)
+    alpha = softmax(theory.trajectory(w0, times, R, lam), axis=1)
     return alpha[:, 0:-1:2] * alpha[:, 1::2]
 
 
@@ -95,7 +95,7 @@ def pairs_along(w0, R, lam):
        control="loss above it, and a gap in the leading pair", n=(2, 4), R=(2, 9), lam=(1.0, 12.0),
        gap=(0.0, 1.0), **OURS)
 def decided_once(case, n, R, lam, gap):
-    """m ≤ lam/4 where two pairs tie at the top; and who leads, from a start below the loss, leads to the end."""
+    """m ≤ lam/4 where two pairs tie at the top; and who leads below the loss leads to the end."""
     w = np.append(case.rng.normal(0, 1, 2 * n), case.rng.normal())
     w[0:4] = np.array([1, -1, 0, 0]) * case.rng.normal() + w[:-1].max() + case.rng.exponential()
     alpha = softmax(w)
@@ -153,8 +153,8 @@ def trap_is_left_late(case, n, R, spare, lam):
     """While trapped: context weights and the slope of alpha_r. Then (n = 1): the time of escape.
 
     Allowed. The context starts at a = 0.01, so its weights have t + tau for t, tau = context/a. This and
-    log(t)/t bound what is left at 30 tau and beyond. The time of escape has the factor 1 + O(B/A f), where f is
-    alpha_r(0)/a.
+    log(t)/t bound what is left at 30 tau and beyond. The time of escape has the factor 1 + O(B/A f), where
+    f is alpha_r(0)/a.
     """
     N, law, a = (n + 1) * R + spare, theory.trap_law(n, (n + 1) * R + spare, R, lam), 0.01
     w0 = np.log(np.array([a] * (2 * n) + [1, a * 1e-12]))

@@ -93,11 +93,11 @@ def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query)
     return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(len(w))]))
 
 
-def nearby(memory, alpha, step, activation="square"):
+def nearby(memory, alpha, step):
     """Losses of the model with a share of this attention, on a grid, moved to each token in turn."""
     attention = [(1 - share) * alpha + share * token for token in np.eye(len(alpha))
                  for share in (0.01, 0.1, 0.5)]
-    return np.array([loss(with_position_logits(memory, np.log(np.maximum(each, 1e-300))), *step, activation)
+    return np.array([loss(with_position_logits(memory, np.log(np.maximum(each, 1e-300))), *step)
                      for each in attention])
 
 
@@ -107,8 +107,8 @@ def nearby(memory, alpha, step, activation="square"):
 def end_points(case, table, n, R, spare, lam):
     """Losses of the model at both end points, and its own x*.
 
-    They are minima: the model's derivative by x has the sign of x − x* on a grid, and a share of the attention
-    that goes to any token instead costs loss, on a grid of shares.
+    They are minima: the model's derivative by x has the sign of x − x* on a grid, and a share of the
+    attention that goes to any token instead costs loss, on a grid of shares.
     """
     facts, prompts = draw_disjoint(case, table, n, R, spare)
     if case.control:

@@ -16,8 +16,8 @@ OURS: dict = dict(source="this project", provenance="derived")
 
 @claim("R16", "full attention is position-only, c times as fast", derivation=theory.score_factors, cases=10,
        tolerance=1e-11, reason="rounding of ten steps, which may amplify it",
-       control="one answer is shared by two training prompts", control_space=dict(M=(2, 5)), n=(1, 3), M=(1, 5),
-       lam=(0.5, 10.0), momentum=(0.0, 0.9), **OURS)
+       control="one answer is shared by two training prompts", control_space=dict(M=(2, 5)), n=(1, 3),
+       M=(1, 5), lam=(0.5, 10.0), momentum=(0.0, 0.9), **OURS)
 def full_attention_is_faster(case, n, M, lam, momentum):
     """Ten steps of full WKQ on M prompts of M relations, against position-only ones, c times as long, on one.
 
@@ -109,13 +109,13 @@ def test_excess_falls(case, n, R, M, lam):
 
 @claim("R16c", "recall drifts apart on test prompts, late", kind="limit", cases=3,
        derivation=theory.drift_law, control="the relation's scores grow like the others",
-       control_space=dict(each=(2, 4)), n=(1, 3), k=(1, 3), each=(1, 4), R=(2, 5), spare=(4, 100), lam=(2.0, 8.0),
-       **OURS)
+       control_space=dict(each=(2, 4)), n=(1, 3), k=(1, 3), each=(1, 4), R=(2, 5), spare=(4, 100),
+       lam=(2.0, 8.0), **OURS)
 def recall_drifts_apart(case, n, k, each, R, spare, lam):
     """Context weights in training, and slopes of log(u_n/alpha_r) on prompts of both kinds, at three times.
 
-    Allowed: the first log(weight/law), times (t/t_0)^{−c_s/(c_s+2nH)}, as weights approach each other, and half
-    as much more. All slopes are < 1, and off by no more than the weights that drive them.
+    Allowed: the first log(weight/law), times (t/t_0)^{−c_s/(c_s+2nH)}, as weights approach each other, and
+    half as much more. All slopes are < 1, and off by no more than the weights that drive them.
     """
     R, M = max(R, k + 1), k * each
     N = (n + 1) * R + spare

@@ -87,9 +87,10 @@ def leader_bounds(w, i, R, lam):
 
 @takes(R=whole(2), lam=positive())
 def decided_loss(R, lam):
-    """Infer loss below which the pair with the largest f wins, whatever the gaps (claim R17b; exact; derived).
+    """Infer loss below which the pair with the largest f wins (claim R17b; exact; derived).
 
-    Statement. If m > lam/4, that is L < log(1 + (R−1) e^{−lam/4}), the pair with the largest f wins.
+    Statement. If m > lam/4, that is L < log(1 + (R−1) e^{−lam/4}), the pair with the largest f wins,
+    whatever the gaps.
 
     Derivation. If two pairs have the largest f, then Σ f ≤ 1/8: 1 ≥ Σ (u_j + v_j) ≥ 2 Σ √f_j, and at fixed
     Σ √f the sum of squares is largest with two pairs alone, √f = ¼ each. So m ≤ lam/4 at a tie. As m never
@@ -154,9 +155,9 @@ def context_bounds(w, N, R, lam):
     < 0, as the true answer has the largest logit where u_n ≥ u_i. For k in the context ∂L/∂α_k ≥ 0:
     `recall_flow`. The softmax gives dw_k/dt = −α_k (∂L/∂α_k − Σ_j α_j ∂L/∂α_j).
 
-    The set u_n ≥ u_i is kept: where u_n = u_i, ∂L/∂u_n − ∂L/∂u_i = −2 lam (u_n + alpha_r) < 0. L < log 2 means
-    that the truth has more than half, so u_n > u_i. From L ≥ log(1 + (R−1) e^{−2 lam u_n alpha_r}) and L <
-    log R, u_n alpha_r stays above log((R−1)/(e^{L(0)} − 1))/(2 lam) > 0. Rates sum to 0, so w_{s_n} + w_r
+    The set u_n ≥ u_i is kept: where u_n = u_i, ∂L/∂u_n − ∂L/∂u_i = −2 lam (u_n + alpha_r) < 0. L < log 2
+    means that the truth has more than half, so u_n > u_i. From L ≥ log(1 + (R−1) e^{−2 lam u_n alpha_r}) and
+    L < log R, u_n alpha_r stays above log((R−1)/(e^{L(0)} − 1))/(2 lam) > 0. Rates sum to 0, so w_{s_n} + w_r
     rises, α_k/√(u_n alpha_r) falls at least at the bound, and α_k goes to 0. On the pair alone z = w_{s_n} −
     w_r has dz/dt = −2 x (1−x) L'(x), L convex: x goes to x*, in the end at the rate 2 x*² (1−x*)² L''(x*).
 
@@ -200,7 +201,7 @@ def trap_law(n, N, R, lam):
 @takes(start=positive(0.5), end=positive(0.5), R=whole(2), N=whole("R"), lam=positive(500),
        bias=number(0, 0.5))
 def way_back(start, end, N, R, lam, bias):
-    """Time in which the relu's recall flow comes back from 1 − u_n = start to end (claim R13b; exact; derived).
+    """Time of the relu's recall flow from 1 − u_n = start back to end (claim R13b; exact; derived).
 
     Statement. With all attention on (s_n, r) and 1 − u_n = δ ≤ bias, S = 1 + (N−R) e^{−lam (1−bias)}:
 

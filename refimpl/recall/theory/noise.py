@@ -76,8 +76,8 @@ def population_bounds(n, N, R, lam):
     `collision_free_probability`. The bounds are loose: `collision_loss` has the first order.
 
     Derivation. Collision-free prompts have the flow's gradient; the others differ by at most two norms. The
-    gradient by w_k is α_k (G_k − Σ_j α_j G_j), so its norm is at most 2 Σ_k α_k |G_k|. To infer, the sum is at
-    most 4 lam Σ_i u_i Σ_j v_j ≤ lam. To recall, it is at most 2 lam.
+    gradient by w_k is α_k (G_k − Σ_j α_j G_j), so its norm is at most 2 Σ_k α_k |G_k|. To infer, the sum is
+    at most 4 lam Σ_i u_i Σ_j v_j ≤ lam. To recall, it is at most 2 lam.
 
     Parameters as `collision_free_probability`; lam > 0. Returns two floats. Raises ValueError.
     """
@@ -98,8 +98,8 @@ def collision_loss(u, v, N, R, lam):
     0..R−1.
 
     Derivation. Let s_j stand D places after s_i on the cycle, and c be the shift of the true relation. Then
-    rho(s_i, a_j) has the shift c + D, and rho(s_j, a_i) c − D. Each D ≠ 0 has the probability 1/(N−1). This is
-    exact for prompts in which at most one pair of rows collides. Votes for wrong relations add at most
+    rho(s_i, a_j) has the shift c + D, and rho(s_j, a_i) c − D. Each D ≠ 0 has the probability 1/(N−1). This
+    is exact for prompts in which at most one pair of rows collides. Votes for wrong relations add at most
     2 lam Σ u Σ v ≤ lam/2 to the loss, so a prompt with X ≥ 2 colliding pairs errs by at most X lam/2 ≤
     X (X−1) lam/2. Two given pairs collide together with probability at most (2 (R−1))²/((N−1)(N−3)).
 

@@ -82,18 +82,18 @@ def training_law(n, times, R, lam):
 @takes(w0=numbers("2n+1"), pair=whole(0), times=numbers(None, low=1), M=whole(1), R=whole(2),
        lam=positive())
 def transfer_law(w0, pair, times, M, R, lam):
-    """Infer loss on prompts of unseen tokens, full WKQ trained on M prompts (claim R16b; asymptotic; derived).
+    """Infer loss on prompts of unseen tokens, full WKQ, late (claim R16b; asymptotic; derived).
 
-    Statement. Let `pair` win, c = 1 + 3/M, q = 1 − 1/c, gamma = q (w0_{s_i} − w0_{a_i}), m_f =
-    lam/(2 cosh²(gamma/2)), sigma_f = sigma(m_f), and S = Σ_k e^{q w0_k} / (e^{q w0_{s_i}} + e^{q w0_{a_i}})
-    over all k but that pair. As t → ∞ the loss is
+    Statement. Train on M prompts. Let `pair` win, c = 1 + 3/M, q = 1 − 1/c, gamma = q (w0_{s_i} − w0_{a_i}),
+    m_f = lam/(2 cosh²(gamma/2)), sigma_f = sigma(m_f), and S = Σ_k e^{q w0_k} / (e^{q w0_{s_i}} + e^{q
+    w0_{a_i}}) over all k but that pair. As t → ∞ the loss is
 
         log(1 + (R−1) e^{−m_f}) + 2 sigma_f m_f S (4/((2n+1) sigma(lam/2) lam c t))^{1/c}.
 
-    One sequence is enough at every N, up to the floor. The floor is `infer_end_loss` if the pair's gap is 0 at
-    the start, or M → ∞: full WKQ does not finish closing the gap at test. The excess falls with the exponent
-    1/c = M/(M+3) alone, where training has 1. So fewer samples ask for more time, of order K^c for a loss
-    that is K times smaller. From equal pairs no pair wins (R8), and the law does not apply.
+    One sequence is enough at every N, up to the floor. The floor is `infer_end_loss` if the pair's gap is 0
+    at the start, or M → ∞: full WKQ does not finish closing the gap at test. The excess falls with the
+    exponent 1/c = M/(M+3) alone, where training has 1. So fewer samples ask for more time, of order K^c for a
+    loss that is K times smaller. From equal pairs no pair wins (R8), and the law does not apply.
 
     Derivation. By R16 the test scores are q w0 + y/c, where y are the training scores. There the winners tie,
     and y_k − y_{s_i} = log 2α_k, with α_k by `training_law` at the time c t. So at test a loser has
@@ -142,9 +142,9 @@ def drift_law(n, M, k, N, R, lam):
     ends at z_0 + 2 (z − z_0)/(c_s + c_r).
 
     Derivation. Near the end dy_k/dt = −c_s A_k α_k for the context. Since x stays at x*, both of the pair
-    rise alike: c_s F_{s_n} = c_r F_r, and F sums to 0, so both are H Σ_k A_k α_k. All A_k α_k become equal, to
-    1/((c_s + 2nH) t); so y_{s_n} ~ y_r ~ rho log t. At test an unseen relation has w = y/c. A seen one adds
-    1/k of (r, position i), and for r all four entries: (1 + 1/k) y_{s_n}/c_s against y_r.
+    rise alike: c_s F_{s_n} = c_r F_r, and F sums to 0, so both are H Σ_k A_k α_k. All A_k α_k become equal,
+    to 1/((c_s + 2nH) t); so y_{s_n} ~ y_r ~ rho log t. At test an unseen relation has w = y/c. A seen one
+    adds 1/k of (r, position i), and for r all four entries: (1 + 1/k) y_{s_n}/c_s against y_r.
 
     Parameters: n ≥ 1; k ≥ 1 relations, a divisor of M; N > R ≥ 2; lam > 0. Returns Drift. Raises ValueError.
     """
