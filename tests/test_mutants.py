@@ -97,10 +97,11 @@ def attack(monkeypatch, module, wanted, names, equivalent):
             f"{len(survivors)} equivalent")
 
 
-induction_logits, induction_dynamics, recall_logits, recall_dynamics, recall_samples = (
+induction_logits, induction_dynamics, recall_logits, recall_dynamics, *recall_others = (
     importlib.import_module(f"refimpl.{name}") for name in (
-        "induction.theory.logits", "induction.theory.dynamics",
-        "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
+        "induction.theory.logits", "induction.theory.dynamics", *(f"recall.theory.{name}" for name in (
+            "logits", "dynamics", "samples", "convergence", "noise"))))
+recall_samples, recall_convergence, recall_noise = recall_others
 SYSTEM_I = ("I1", "I2", "I3", "I4", "I5", "I6", "I11")
 SYSTEM_R = ("R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R14")
 REFUSALS = ("joint", "table", "takes", "fit")
@@ -157,6 +158,10 @@ EQUIVALENT_R11 = {
     "one factor instead of 2n+1 equal ones: it broadcasts",
 }
 
+SYSTEM_R17 = ("R13b", "R17", "R17b", "R17c", "R18", "R18b")
+EQUIVALENT_R17: dict = {}
+EQUIVALENT_R20: dict = {}
+
 
 @pytest.mark.jit
 @pytest.mark.parametrize("module, wanted, names, equivalent", [
@@ -168,7 +173,10 @@ EQUIVALENT_R11 = {
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
     (recall_dynamics, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_FLOW),
-    (recall_samples, lambda name: True, ("R11",), EQUIVALENT_R11)],
+    (recall_samples, lambda name: True, ("R11", "R16", "R16a", "R16b", "R16c"), EQUIVALENT_R11),
+    (recall_convergence, lambda name: name not in REFUSALS, SYSTEM_R17, EQUIVALENT_R17),
+    (recall_noise, lambda name: name not in REFUSALS, ("R19", "R19b", "R20", "R20b", "R20c"),
+     EQUIVALENT_R20)],
     ids=lambda value: getattr(value, "__name__", None))
 def test_every_mutant_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
     record_property("say", attack(monkeypatch, module, wanted, names, equivalent))

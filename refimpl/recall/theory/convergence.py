@@ -22,12 +22,12 @@ def pairs(w):
     return u * v, w[:, 0:-1:2] - w[:, 1::2], 2 * u * v / (u + v)
 
 
-@takes(w=numbers(None, "2n+1"))
+@takes(w=numbers("count", "2n+1", low=-100, high=100))
 def leading_pair(w):
     """The pair i that leads, with f_i ≥ f_j and eta_i ≥ eta_j for all j; −1 if none does, or two tie.
 
-    Two pairs tie if f and |g| of both are equal. Parameters: w (count, 2n+1), logits of s_0 a_0 … s_n.
-    Returns (count,) integers in −1..n−1. Raises ValueError.
+    Two pairs tie if f and |g| of both are equal. Parameters: w (count, 2n+1) in −100..100, logits of s_0 a_0
+    … s_n. Returns (count,) integers in −1..n−1. Raises ValueError.
     """
     f, g, eta = pairs(w)
     i = np.lexsort((eta, f), axis=1)[:, -1:]
@@ -45,7 +45,7 @@ class LeaderBounds(NamedTuple):
     query: np.ndarray       # (count,) d log(u_n/√f_i)/dt ≤ this
 
 
-@takes(w=numbers("count", "2n+1"), i=wholes("count"), R=whole(2), lam=positive())
+@takes(w=numbers("count", "2n+1", low=-100, high=100), i=wholes("count"), R=whole(2), lam=positive())
 def leader_bounds(w, i, R, lam):
     """Bounds on the flow of the infer step where pair i leads (claim R17; exact; derived).
 
@@ -70,8 +70,8 @@ def leader_bounds(w, i, R, lam):
     theta_j fall at a fixed rate: a contradiction. Gaps do not grow (R6), so u_j and v_j vanish with f_j. The
     gap g_i closes: d log tanh(|g_i|/4)/dt = −2 sigma m √f_i.
 
-    Parameters: w (count, 2n+1), states; i (count,) in 0..n−1, the pair that leads in each; R ≥ 2; lam > 0.
-    Returns LeaderBounds. Raises ValueError.
+    Parameters: w (count, 2n+1) in −100..100; i (count,) in 0..n−1, the pair that leads in each; R ≥ 2; lam >
+    0. Returns LeaderBounds. Raises ValueError.
     """
     f, _, eta = pairs(w)
     if i.max() >= f.shape[1]:
@@ -103,7 +103,7 @@ def decided_loss(R, lam):
     return np.log1p((R - 1) * np.exp(-lam / 4))
 
 
-@takes(w0=numbers("2n+1"), times=numbers(None, low=0), R=whole(2), lam=positive())
+@takes(w0=numbers("2n+1", low=-100, high=100), times=numbers(None, low=0), R=whole(2), lam=positive(500))
 def leader_loss_bound(w0, times, R, lam):
     """Upper bound of the infer loss at every time of the flow from w0, in nats (claim R17c; exact; derived).
 
@@ -123,7 +123,8 @@ def leader_loss_bound(w0, times, R, lam):
     last line there, and the rate of its gap. Weights sum to 1: divide by √f_i. With Y = 1/r − 1 the first
     line is Y + log Y = h − 1, so Y is Wright's omega function.
 
-    Parameters: w0 (2n+1,) with such a pair; times (k,) ≥ 0; R ≥ 2; lam > 0. Returns (k,). Raises ValueError.
+    Parameters: w0 (2n+1,) in −100..100 with such a pair; times (k,) ≥ 0; R ≥ 2; lam > 0. Returns (k,). Raises
+    ValueError.
     """
     (f,), (g,), _ = pairs(w0[None])
     n, i = len(f), int(np.lexsort((-np.abs(g), f))[-1])
@@ -180,7 +181,7 @@ class Trap(NamedTuple):
     escape: float       # log-log slope of the time of escape against alpha_r(0)
 
 
-@takes(n=whole(1), R=whole(2), N=whole("R+1"), lam=positive())
+@takes(n=whole(1), R=whole(2), N=whole("R+1"), lam=positive(500))
 def trap_law(n, N, R, lam):
     """How slowly the recall step leaves u_n = 1 (claim R18b; asymptotic; derived).
 
@@ -192,10 +193,10 @@ def trap_law(n, N, R, lam):
     dα_k/dt = −A α_k (α_k + ε), so equal α_k have d(1/α_k)/dt = A (2n+1). For the relation d log alpha_r/dt =
     B alpha_r − A ε. With Aε = 2n/((2n+1) t) it falls by that power, until B alpha_r(t) has grown to 1/t.
 
-    Returns Trap. Raises ValueError unless N > R ≥ 2, n ≥ 1 and lam > 0.
+    Returns Trap. Raises ValueError unless N > R ≥ 2, n ≥ 1 and 0 < lam ≤ 500.
     """
-    p = 1 / (R + (N - R) * np.exp(-lam))
-    return Trap(1 / (2 * lam * (1 - R * p) * (2 * n + 1)), -2 * n / (2 * n + 1), -(2 * n + 1))
+    rest = (N - R) * np.exp(-lam)
+    return Trap((R + rest) / (2 * lam * rest * (2 * n + 1)), -2 * n / (2 * n + 1), -(2 * n + 1))
 
 
 @takes(start=positive(0.5), end=positive(0.5), R=whole(2), N=whole("R"), lam=positive(500),

@@ -60,7 +60,7 @@ class Law(NamedTuple):
     excess: np.ndarray      # like the times
 
 
-@takes(n=whole(1), times=numbers(None, low=1), R=whole(2), lam=positive())
+@takes(n=whole(1), times=numbers(None, low=1), R=whole(2), lam=positive(500))
 def training_law(n, times, R, lam):
     """Infer loss and losing weights of position-only training, late (claim R16a; asymptotic; derived).
 
@@ -73,14 +73,14 @@ def training_law(n, times, R, lam):
     sigma lam (1 + ε/(2 α_j)). The ratios of two of them go to 1, like t^{−2/(2n+1)}; then ε = (2n−1) α.
     The margin is m = lam (1 − ε)²/2 + O(ε²), and dL/dm = −sigma.
 
-    Parameters: n ≥ 1; times (k,) ≥ 1; R ≥ 2; lam > 0. Returns weight (k,), Law. Raises ValueError.
+    Parameters: n ≥ 1; times (k,) ≥ 1; R ≥ 2; 0 < lam ≤ 500. Returns weight (k,), Law. Raises ValueError.
     """
     weight = 2 / ((2 * n + 1) * losing(lam / 2, R) * lam * times)
     return weight, Law(infer_end_loss(R, lam), 2 * (2 * n - 1) / ((2 * n + 1) * times))
 
 
-@takes(w0=numbers("2n+1"), pair=whole(0), times=numbers(None, low=1), M=whole(1), R=whole(2),
-       lam=positive())
+@takes(w0=numbers("2n+1", low=-100, high=100), pair=whole(0), times=numbers(None, low=1), M=whole(1),
+       R=whole(2), lam=positive(500))
 def transfer_law(w0, pair, times, M, R, lam):
     """Infer loss on prompts of unseen tokens, full WKQ, late (claim R16b; asymptotic; derived).
 
@@ -101,8 +101,8 @@ def transfer_law(w0, pair, times, M, R, lam):
     it, m = m_f (1 − ε)² + O(ε²), and dL/dm = −sigma_f. The relative remainder is of order (c t)^{−1/c} and
     (c t)^{−2/(2n+1)}.
 
-    Parameters: w0 (2n+1,); pair in 0..n−1; times (k,) ≥ 1; M ≥ 1; R ≥ 2; lam > 0. Returns Law.
-    Raises ValueError.
+    Parameters: w0 (2n+1,) in −100..100; pair in 0..n−1; times (k,) ≥ 1; M ≥ 1; R ≥ 2; 0 < lam ≤ 500. Returns
+    Law. Raises ValueError.
     """
     n, c = len(w0) // 2, 1 + 3 / M
     if pair >= n:
@@ -124,7 +124,7 @@ class Drift(NamedTuple):
     answer: float       # the same for an answer
 
 
-@takes(n=whole(1), M=whole(1), k=whole(1), R=whole(2), N=whole("R+1"), lam=positive())
+@takes(n=whole(1), M=whole(1), k=whole(1), R=whole(2), N=whole("R+1"), lam=positive(500))
 def drift_law(n, M, k, N, R, lam):
     """How the recall step drifts apart on test prompts (claim R16c; asymptotic; derived).
 
@@ -146,7 +146,8 @@ def drift_law(n, M, k, N, R, lam):
     to 1/((c_s + 2nH) t); so y_{s_n} ~ y_r ~ rho log t. At test an unseen relation has w = y/c. A seen one
     adds 1/k of (r, position i), and for r all four entries: (1 + 1/k) y_{s_n}/c_s against y_r.
 
-    Parameters: n ≥ 1; k ≥ 1 relations, a divisor of M; N > R ≥ 2; lam > 0. Returns Drift. Raises ValueError.
+    Parameters: n ≥ 1; k ≥ 1 relations, a divisor of M; N > R ≥ 2; 0 < lam ≤ 500. Returns Drift. Raises
+    ValueError.
     """
     c = score_factors(n, M, k)
     x, H = recall_end_point(N, R, lam), c[0] * c[-1] / (c[0] + c[-1])
