@@ -136,15 +136,27 @@ EQUIVALENT_I7 = {
     ("first_gradient", "return FirstGradient(A, B, np.outer(y.T @ posterior, is_q), A): "
      "y.T: transposition dropped"): Y,
 }
+SHIFT, SHIFTED = "a shift of all logits changes nothing but overflow", "logits - peak(logits): "
+PEAK = "return 0 if logits.dtype == object else logits.max(): "
 VOTES = "return lam * (u @ u + v @ v + 2 * votes): "
 EQUIVALENT_R = {
+    ("softmax", "weights = count * np.exp(logits - peak(logits)): " + SHIFTED + "operator swapped"): SHIFT,
+    ("softmax", "weights = count * np.exp(logits - peak(logits)): " + SHIFTED + "right side dropped"): SHIFT,
+    ("peak", PEAK + "logits.dtype == object: comparison swapped"): SHIFT,
+    ("peak", PEAK + "0: one more"): SHIFT,
     ("infer_logits", VOTES + "u @ u: factors exchanged"): SYMMETRIC,
     ("infer_logits", VOTES + "v @ v: factors exchanged"): SYMMETRIC,
     ("infer_loss", "return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v))): "
      "u[:-1] @ v: factors exchanged"): SYMMETRIC,
     ("infer_margin", "m = 2 * lam * (u[:-1] @ v): u[:-1] @ v: factors exchanged"): SYMMETRIC,
 }
+TRAJECTORY = "error, at = 1e-12 * max(1, times[-1] / 1e8), np.log1p(times): "
+EXACT = "the solver's error stays far below what the claim allows"
 EQUIVALENT_FLOW = {
+    ("trajectory", TRAJECTORY + "1e-12 * max(1, times[-1] / 100000000.0): operator swapped"): EXACT,
+    ("trajectory", TRAJECTORY + "1e-12 * max(1, times[-1] / 100000000.0): right side dropped"): EXACT,
+    ("trajectory", TRAJECTORY + "1: one more"): EXACT,
+    ("trajectory", TRAJECTORY + "100000000.0: one more"): EXACT,
     ("recall_flow", "G[-1] = 2 * lam * (e @ u): e @ u: factors exchanged"): SYMMETRIC,
     ("recall_flow", "return -alpha * (G - alpha @ G): alpha @ G: factors exchanged"): SYMMETRIC,
     ("flow", "dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m): 1: one more"):
@@ -172,7 +184,7 @@ EQUIVALENT_R20: dict = {}
     (induction_logits, lambda name: name not in (*REFUSALS, "sharp_strengths"), SYSTEM_I, EQUIVALENT_I),
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
-    (recall_dynamics, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_FLOW),
+    (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16b"), EQUIVALENT_FLOW),
     (recall_samples, lambda name: True, ("R11", "R16", "R16a", "R16b", "R16c"), EQUIVALENT_R11),
     (recall_convergence, lambda name: name not in REFUSALS, SYSTEM_R17, EQUIVALENT_R17),
     (recall_noise, lambda name: name not in REFUSALS, ("R19", "R19b", "R20", "R20b", "R20c"),

@@ -94,7 +94,7 @@ def test_excess_falls(case, n, R, M, lam):
     the losers' share ε, at most ε (2 + m_f + cosh²(gamma/2)).
     """
     w0, times, c = leading_start(case, n), late(R, lam), 1 + 3 / M
-    y = theory.trajectory(w0, c * times, R, lam)
+    y = theory.trajectory(w0, times, R, lam, None, np.full(2 * n + 1, c))
     test, alpha = softmax(w0 + (y - w0) / c, axis=1), softmax(y, axis=1)
     law = theory.transfer_law(w0, 0, times, M, R, lam)
     weight, training = theory.training_law(n, c * times, R, lam)
