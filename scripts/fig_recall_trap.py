@@ -6,8 +6,8 @@ all attention on (s_n, r), median of the seeds. With relu the loss over u_n has 
 a flat stretch below it, and climbs to log(R + (N−R) e^{−λ(1−b)}) at u_n = 1. What carries u_n to 1 − δ comes
 back as R13b says: black lines in the fourth panel, from the lowest point on. The square has its minimum near
 ½, and climbs to log(R + (N−R) e^{−λ}). Last panel: the time from δ to the kink, of SGD with small steps, over
-the strength, in units of 1/(2(R−1)λδ). The integral of R13b holds at every λ. Its leading order e^{L(1)} holds
-where e^{λb} λδ is small, and R, which takes the row mates alone, only where also λ(1−b) is above log N.
+the strength, in units of 1/(2(R−1)λδ). The integral of R13b holds at every λ. Its leading order e^{L(1)}
+holds where e^{λb} λδ is small, and R, which takes the row mates alone, only where also λ(1−b) is above log N.
 Run time: two minutes on two cores.
 """
 

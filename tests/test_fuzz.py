@@ -194,7 +194,7 @@ INNER = {
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass",
     implicit: "entries run scores softmax",
     recall_logits: "answer_classes infer_margin losing peak softmax", recall_dynamics: "",
-    recall_samples: "", recall_convergence: "pairs", recall_noise: ""}
+    recall_samples: "", recall_convergence: "pairs", recall_noise: "second_order"}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a
 # solver that gives up.

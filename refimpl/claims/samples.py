@@ -56,10 +56,11 @@ def one_prompt(facts, n):
 
 
 def leading_start(case, n, spread=0.5):
-    """A start in which pair 0 leads, with some distance to the others."""
-    w0 = case.rng.normal(0, spread, 2 * n + 1)
-    w0[:2] += w0.max() + 0.5 - w0[:2].min()
-    return w0
+    """A start in which one pair leads, with some distance to the others; its number; the other positions."""
+    w0, pair = case.rng.normal(0, spread, 2 * n + 1), case.rng.integers(n)
+    own = slice(2 * pair, 2 * pair + 2)
+    w0[own] += w0.max() + 0.5 - w0[own].min()
+    return w0, pair, np.delete(np.arange(2 * n + 1), own)
 
 
 def late(R, lam):
@@ -75,11 +76,11 @@ def losers_vanish(case, n, R, lam):
 
     Allowed: the first one's largest, times (t/t_0)^{−2/(2n+1)} as the law says, and half as much more.
     """
-    w0, times = leading_start(case, n), 10 * late(R, lam)
+    (w0, _, others), times = leading_start(case, n), 10 * late(R, lam)
     alpha = softmax(theory.trajectory(w0, (1 + case.control) * times, R, lam), axis=1)
     weight, law = theory.training_law(n, times, R, lam)
     excess = np.array([theory.infer_loss(a[0::2], a[1::2], R, lam) for a in alpha]) - law.floor
-    off = np.log(np.column_stack([alpha[:, 2:] / weight[:, None], excess / law.excess]))
+    off = np.log(np.column_stack([alpha[:, others] / weight[:, None], excess / law.excess]))
     allowed = 1.5 * np.abs(off[0]).max() * (times / times[0]) ** (-2 / (2 * n + 1))
     return 0 * off[1:], off[1:], np.repeat(allowed[1:, None], 2 * n, axis=1)
 
@@ -93,15 +94,15 @@ def test_excess_falls(case, n, R, M, lam):
     Allowed: how far the losing weights are from their law in training, over c; and terms of second order in
     the losers' share ε, at most ε (2 + m_f + cosh²(gamma/2)).
     """
-    w0, times, c = leading_start(case, n), late(R, lam), 1 + 3 / M
+    (w0, pair, others), times, c = leading_start(case, n), late(R, lam), 1 + 3 / M
     y = theory.trajectory(w0, times, R, lam, None, np.full(2 * n + 1, c))
     test, alpha = softmax(w0 + (y - w0) / c, axis=1), softmax(y, axis=1)
-    law = theory.transfer_law(w0, 0, times, M, R, lam)
+    law = theory.transfer_law(w0, pair, times, M, R, lam)
     weight, training = theory.training_law(n, c * times, R, lam)
     excess = np.array([theory.infer_loss(a[0::2], a[1::2], R, lam) for a in test]) - law.floor
-    off = np.abs(np.log(alpha[:, 2:] / weight[:, None])).max(axis=1) / c
-    share = test[:, 2:].sum(axis=1)
-    gap = np.cosh((1 - 1 / c) * (w0[0] - w0[1]) / 2) ** 2
+    off = np.abs(np.log(alpha[:, others] / weight[:, None])).max(axis=1) / c
+    share = test[:, others].sum(axis=1)
+    gap = np.cosh((1 - 1 / c) * (w0[2 * pair] - w0[2 * pair + 1]) / 2) ** 2
     allowed = off + share * (2 + lam / 2 / gap + gap) / (1 - share)
     predicted = training.excess if case.control else law.excess
     return np.zeros(3), np.log(excess / predicted), allowed

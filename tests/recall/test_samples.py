@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+from scipy.optimize import brentq
 from scipy.special import softmax
 
 from refimpl.recall import Facts, implicit, sample, theory
+
+U = np.array([0.3, 0.2, 0.1])
 
 
 def test_loss_at_u_n_1_is_not_log_R():
@@ -48,7 +51,7 @@ def test_way_back_of_the_square_is_half_of_it_at_no_bias():
 
 
 def test_random_points_do_not_tell_a_displaced_kink_from_the_right_one():
-    """R13 compared four random points: an end that is off by a tenth of b passes half of the time, and more."""
+    """R13 compared four random points: an end that is off by a tenth of b passes in most draws."""
     N, R, lam, bias, rng = 64, 4, 8.0, 0.25, np.random.default_rng(0)
     wrong = theory.relu_recall_loss(np.array([1 - 0.9 * bias]), N, R, lam, bias)
     passes = np.mean([(theory.relu_recall_loss(rng.uniform(0.001, 0.999, 4), N, R, lam, bias) >= wrong).all()
@@ -114,10 +117,70 @@ def test_one_pair_is_exact_at_its_start():
 
 def test_months_and_tables_too_small():
     assert theory.collision_free_probability(2, 12, 4) == pytest.approx(1 / 55, rel=1e-14)
-    assert theory.collision_free_probability(2, 11, 4) == 0 and theory.collision_free_probability(3, 9, 1) == 1
+    assert theory.collision_free_probability(2, 11, 4) == 0
+    assert theory.collision_free_probability(3, 9, 1) == 1
     prompts = sample(Facts.months(), 2, 4000, np.random.default_rng(0)).subjects
     gaps = np.diff(np.sort(prompts, axis=1), axis=1, append=np.sort(prompts, axis=1)[:, :1] + 12)
     assert abs((gaps >= 4).all(axis=1).mean() - 1 / 55) < 4 * np.sqrt(1 / 55 / 4000)
+
+
+def test_leader_bounds_are_what_they_say(R=4, lam=6.0):
+    """Pinned by the definitions, pair by pair: a bound that is too loose would pass its claim."""
+    w = np.random.default_rng(3).normal(0, 1, (40, 7))
+    leaders = theory.leading_pair(w)
+    assert (leaders >= 0).sum() > 20
+    for state, i in zip(w[leaders >= 0], leaders[leaders >= 0]):
+        alpha = np.exp(state) / np.exp(state).sum()
+        u, v = alpha[0:-1:2], alpha[1::2]
+        assert (u * v)[i] == (u * v).max() and (1 / u + 1 / v)[i] == (1 / u + 1 / v).min()
+        m = 2 * lam * (u @ v)
+        sigma = 3 * np.exp(-m) / (1 + 3 * np.exp(-m))
+        bounds = theory.leader_bounds(state[None], np.array([i]), R, lam)
+        C = np.cosh((state[0:-1:2] - state[1::2]) / 2)
+        assert bounds.margin[0] == pytest.approx(lam * np.sqrt(u[i] * v[i]) / C[i])
+        assert bounds.query[0] == pytest.approx(-2 * sigma * m * alpha[-1])
+        for j in range(3):
+            f, r = u[i] * v[i], np.sqrt(u[j] * v[j] / (u[i] * v[i]))
+            theta = r * C[i] / C[j]
+            assert bounds.lead[0, j] == pytest.approx(
+                4 * sigma * lam * f * min(1 - r ** 2, r ** 2 * (1 - theta) / theta), abs=1e-15)
+            assert bounds.harmonic[0, j] == pytest.approx(
+                2 * sigma * lam * f * (1 - r ** 2 - (1 - theta) / C[i] ** 2), abs=1e-15)
+
+
+def test_other_bounds_are_what_they_say():
+    assert theory.decided_loss(4, 6.0) == pytest.approx(np.log(1 + 3 * np.exp(-1.5)))
+    assert theory.noisy_accuracy(0.5, 3, 8, 2) == pytest.approx((1 - 0.4375 ** 3, 3))
+    assert theory.population_bounds(2, 12, 4, 3.0) == pytest.approx((12 * 54 / 55, 24 * 54 / 55))
+    assert theory.collision_loss(U, U[:2], 12, 4, 3.0)[1] == pytest.approx(1.5 * 3 * 2 * 36 / (11 * 9))
+    assert theory.collision_loss(U[:2], U[:1], 12, 4, 3.0)[1] == 0
+    # In the recall step: the share of each class by hand, N = 12, R = 3, n = 1.
+    w, lam = np.array([0.1, -0.3, 0.5, 0.2]), 3.0
+    u0, _, u1, r = np.exp(w) / np.exp(w).sum()
+    logit = lam * np.array([u1 ** 2 + 2 * r * u1, u0 ** 2 + 2 * r * u0, u1 ** 2, u0 ** 2, 0])
+    p = np.array([1, 1, 2, 2, 6]) * np.exp(logit) / (np.array([1, 1, 2, 2, 6]) @ np.exp(logit))
+    alpha = np.exp(w) / np.exp(w).sum()
+    assert theory.context_bounds(w, 12, 3, lam) == pytest.approx(
+        -2 * (logit[0] - p @ logit) * alpha[:2])
+
+
+def test_bound_of_the_loss_solves_its_own_lines():
+    """R17c, line by line, by another root finder."""
+    w0, t, R, lam = np.array([1.2, 1.0, 0.1, 0.7, -0.4, 0.6, 0.2]), 50.0, 4, 6.0
+    alpha = np.exp(w0) / np.exp(w0).sum()
+    f, C = alpha[0:-1:2] * alpha[1::2], np.cosh((w0[0:-1:2] - w0[1::2]) / 2)
+    m, sigma = 2 * lam * f.sum(), 3 * np.exp(-3) / (1 + 3 * np.exp(-3))
+    F = m / (2 * lam * 3)
+
+    def h(r):
+        return 1 / r + np.log((1 - r) / r)
+    r = [brentq(lambda x, r0=np.sqrt(f[j] / f[0]): h(x) - h(r0) - 2 * sigma * lam * F * t, 1e-9, 1 - 1e-9)
+         for j in (1, 2)]
+    q = 1 / (np.sqrt(f[0]) / alpha[-1] + 2 * sigma * m * np.sqrt(F) * t)
+    gap = 4 * np.arctanh(np.tanh(0.05) * np.exp(-2 * sigma * m * np.sqrt(F) * t))
+    root = 1 / (2 * np.cosh(gap / 2) + 2 * (r[0] * C[1] + r[1] * C[2]) + q)
+    assert theory.leader_loss_bound(w0, [t], R, lam)[0] == pytest.approx(
+        np.log(1 + 3 * np.exp(-2 * lam * root ** 2)), rel=1e-9)
 
 
 @pytest.mark.parametrize("p, lam", [(0.01, 24.5), (0.1, 16.9), (0.3, 13.7), (0.5, 12.3)])
@@ -130,7 +193,7 @@ def test_two_pairs_bear_noise_better_beyond_a_strength(p, lam):
 
 
 def test_noise_spares_the_losing_pairs_weight():
-    """R19: attention of 0.9, 0.06 on two pairs is right if either is; the winner alone would be right less."""
+    """R19: with 0.9 and 0.06 of the attention on two pairs, either one suffices."""
     rng = np.random.default_rng(0)
     facts = Facts.latin(2 ** 14, 4, rng)
     prompts = sample(facts, 2, 4000, rng)

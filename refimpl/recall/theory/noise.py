@@ -114,6 +114,10 @@ def collision_loss(u, v, N, R, lam):
     for i, j in [(i, j) for i in range(n + 1) for j in range(n + 1) if i != j]:     # (j, i) has −D for D
         more = (c + D < R) * np.expm1(votes[i, j]) + (c >= D) * np.expm1(votes[j, i])
         total += (np.log1p((R - 1 + more) * np.exp(-m)) - loss).sum() / R
+    return loss + total / (N - 1), second_order(n, N, R, lam)
+
+
+def second_order(n, N, R, lam):
+    """Bound of the error of `collision_loss`."""
     pairs = n * (n + 1) / 2
-    return (loss + total / (N - 1),
-            lam / 2 * pairs * (pairs - 1) * (2 * (R - 1)) ** 2 / ((N - 1) * (N - 3)))
+    return lam / 2 * pairs * (pairs - 1) * (2 * (R - 1)) ** 2 / ((N - 1) * (N - 3))

@@ -107,9 +107,10 @@ def transfer_law(w0, pair, times, M, R, lam):
     n, c = len(w0) // 2, 1 + 3 / M
     if pair >= n:
         raise ValueError(f"pair: expected one of {n}, got {pair}")
-    beta = np.exp((1 - 1 / c) * (w0 - w0[2 * pair]))
-    winners = beta[2 * pair] + beta[2 * pair + 1]
-    m = 2 * lam * beta[2 * pair] * beta[2 * pair + 1] / winners ** 2
+    beta = np.exp((1 - 1 / c) * w0)
+    subject, answer = beta[2 * pair:2 * pair + 2]
+    winners = subject + answer
+    m = 2 * lam * subject * answer / winners ** 2
     loser = 2 * training_law(n, c * times, R, lam)[0]
     share = (beta.sum() - winners) / winners * loser ** (1 / c)
     return Law(np.log1p((R - 1) * np.exp(-m)), 2 * losing(m, R) * m * share)
@@ -149,11 +150,12 @@ def drift_law(n, M, k, N, R, lam):
     Parameters: n ≥ 1; k ≥ 1 relations, a divisor of M; N > R ≥ 2; 0 < lam ≤ 500. Returns Drift. Raises
     ValueError.
     """
-    c = score_factors(n, M, k)
-    x, H = recall_end_point(N, R, lam), c[0] * c[-1] / (c[0] + c[-1])
+    c_s, c_r = score_factors(n, M, k)[[0, -1]]
+    x, H = recall_end_point(N, R, lam), c_s * c_r / (c_s + c_r)
     rows, rest = np.exp(-2 * lam * x * (1 - x)), np.exp(-lam * (2 * x - x ** 2))
     others = (R - 1) * rows + (N - R) * rest
     answer, subject = 2 * lam * x * others / (1 + others), 2 * lam * (1 - x) * rest / (1 + others)
-    rho, speed = 2 * n * H / (c[0] + 2 * n * H), c[0] + 2 * n * H
-    return Drift(rho * (1 / c[0] - 1 / c[-1]), -rho * 2 / (M * c[0]), 1 / ((answer + subject) * speed),
+    speed = c_s + 2 * n * H
+    rho = 2 * n * H / speed
+    return Drift(rho * (1 / c_s - 1 / c_r), -rho * 2 / (M * c_s), 1 / ((answer + subject) * speed),
                  1 / (answer * speed))
