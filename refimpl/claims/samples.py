@@ -116,7 +116,7 @@ def recall_drifts_apart(case, n, k, each, R, spare, lam):
     """Context weights in training, and slopes of log(u_n/alpha_r) on prompts of both kinds, at three times.
 
     Allowed: the first log(weight/law), times (t/t_0)^{−c_s/(c_s+2nH)}, as weights approach each other, and
-    half as much more. All slopes are < 1, and off by no more than the weights that drive them.
+    half as much more. The slopes are off by no more than the weights that drive them, relatively, and 1/t.
     """
     R, M = max(R, k + 1), k * each
     N = (n + 1) * R + spare
@@ -124,7 +124,8 @@ def recall_drifts_apart(case, n, k, each, R, spare, lam):
     w0[-2:] += w0.max()
     c, law = theory.score_factors(n, M, k), theory.drift_law(n, M, k, N, R, lam)
     real = np.where(np.arange(2 * n + 2) > 2 * n, c[0], c) if case.control else c
-    times = np.array([1e3, 3e4, 1e6]) * max(law.answer, 1)
+    units = np.array([1e3, 3e4, 1e6])
+    times = units * max(law.answer, 1)
     y = theory.trajectory(w0, times, R, lam, N, real)
     weights = softmax(y, axis=1)[:, :-2] * times[:, None]
     off = np.log(weights / np.where(np.arange(2 * n) % 2, law.answer, law.subject))
@@ -132,7 +133,8 @@ def recall_drifts_apart(case, n, k, each, R, spare, lam):
     unseen = z[:, -2] / c[0] - z[:, -1] / c[-1]
     seen = (1 + 1 / k) * z[:, -2] / c[0] - z[:, -1]
     decay = c[0] / (c[0] + 2 * n * c[0] * c[-1] / (c[0] + c[-1]))
-    allowed = 1.5 * np.abs(off[0]).max() * (times / times[0]) ** -decay + 1 / times
+    allowed = 1.5 * np.abs(off[0]).max() * (times / times[0]) ** -decay + 1 / units
     return ((0 * off[1:], np.full(2, law.unseen), np.full(2, law.seen)),
             (off[1:], np.diff(unseen) / np.diff(at), np.diff(seen) / np.diff(at)),
-            (np.repeat(allowed[1:, None], 2 * n, axis=1), allowed[:-1], allowed[:-1]))
+            (np.repeat(allowed[1:, None], 2 * n, axis=1),
+             *(abs(slope) * allowed[:-1] + 1 / units[:-1] for slope in (law.unseen, law.seen))))
