@@ -16,6 +16,11 @@ import numpy as np
 FLOATS = (np.float64, np.float32, np.complex128)
 LARGEST = 2 ** 31       # no size or number of things in this project comes near it
 ROUNDING = 1e-9         # how far from 1 the sum of given probabilities may be
+QUIET: dict[str, Any] = dict(over="ignore", invalid="ignore")  # for np.errstate, where `computed` follows
+
+
+class Overflow(ValueError):
+    """Finite weights that are too large: what was computed from them is not finite."""
 
 
 def instance(name, value, kind, expected):
@@ -42,9 +47,9 @@ def shaped(name, array, shape):
 
 
 def broadcast(**shapes):
-    """Raise ValueError unless the shapes of these arguments broadcast."""
+    """The shape to which those of these arguments broadcast; raise ValueError if they do not."""
     try:
-        np.broadcast_shapes(*shapes.values())
+        return np.broadcast_shapes(*shapes.values())
     except ValueError:
         raise ValueError(f"{', '.join(shapes)}: expected shapes that broadcast, "
                          f"got {', '.join(map(str, shapes.values()))}") from None
@@ -83,6 +88,8 @@ def integer(name, value, low, high=LARGEST):
 
 def real(name, value, low=-np.inf, high=np.inf):
     """Return `value` as a finite float that is at least `low` and at most `high`."""
+    if hasattr(value, "rad") and not (value < low or value > high):
+        return value
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise ValueError(f"{name}: expected a real number, got {value!r}")
     # Not by np.isfinite, which takes no integer from 2^64 on.
@@ -105,12 +112,23 @@ def choice(name, value, allowed):
     return value
 
 
+def is_balls(array):
+    """Whether these are numbers of interval arithmetic, which have a radius: they pass as they are.
+
+    Their comparisons are True only when certain, so a bound refuses what certainly breaks it.
+    """
+    return array.dtype == object and array.size > 0 and all(
+        hasattr(x, "rad") or type(x) in (int, float) for x in array.flat) and hasattr(array.flat[0], "rad")
+
+
 def floats(name, values, shape, dtype=None):
     """Return `values` as a contiguous array of finite numbers; None in `shape` leaves a size free.
 
     The dtype is one of float64, float32, complex128, and equal to `dtype` if that is given.
     """
     array = asarray(name, values)
+    if is_balls(array) or array.dtype == dtype == object:   # zeros of a memory of balls may be integers
+        return shaped(name, array, shape)
     if array.dtype not in FLOATS or (dtype is not None and array.dtype != dtype):
         expected = "float64, float32 or complex128" if dtype is None else np.dtype(dtype)
         raise ValueError(f"{name}: expected dtype {expected}, got {array.dtype}")
@@ -127,11 +145,14 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
     `shape` as in `shaped`; None is any.
     """
     array = asarray(name, values)
+    if is_balls(array) and not any(x < low or x > high for x in array.flat):
+        return array if shape is None else shaped(name, array, shape)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if shape is not None:
         shaped(name, array, shape)
-    array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
+    with np.errstate(over="ignore"):        # a longdouble may become infinite, and is refused
+        array = np.ascontiguousarray(array, np.float64).reshape(array.shape)
     wrong = ~(np.isfinite(array) & (array >= low) & (array <= high))
     if wrong.any():
         raise ValueError(f"{name}: expected finite numbers in {low}..{high}, "
@@ -139,9 +160,32 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
     return array
 
 
+def real_dtype(name, dtype):
+    """Return the dtype, which must be float64 or float32."""
+    if dtype not in FLOATS[:2]:
+        raise ValueError(f"{name}: expected float64 or float32, got {dtype}")
+    return dtype
+
+
+def finite(arrays):
+    """Whether every number in these arrays is finite."""
+    return all(np.asarray(array).dtype == object or np.isfinite(array).all() for array in arrays)
+
+
+def computed(results, params):
+    """Return the arrays that were computed from params; raise Overflow unless all are finite."""
+    if not finite(results):
+        size, name = max((np.abs(w).max(initial=0), name) for name, w in zip(params._fields, params))
+        raise Overflow(f"params: expected weights whose activations and gradients stay finite, got entries "
+                       f"up to {size:.3g} in {name}")
+    return results
+
+
 def logarithms(name, values):
     """Return `values` as float64: finite reals, or −∞ for the logarithm of 0."""
     array = asarray(name, values)
+    if is_balls(array):
+        return array
     reals(name, array[array != -np.inf])
     return array.astype(np.float64)
 
@@ -278,6 +322,7 @@ def weights(*shape):
 
 def above_zero(name, value, high=np.inf):
     """Return `value` as a finite float above 0, at most `high`."""
-    if real(name, value, high=high) <= 0:
+    value = real(name, value, high=high)
+    if value <= 0:
         raise ValueError(f"{name}: expected a number > 0, got {value}")
-    return float(value)
+    return value

@@ -1,7 +1,7 @@
 """Derivatives without backpropagation, to hold gradients against.
 
-x is an array or a NamedTuple of arrays, real and finite; what is returned has the same type. Anything
-else is refused with a ValueError, as are functions that are none, or return other types or shapes.
+x is an array or a NamedTuple of arrays, real and finite; the derivative has the same type. All functions
+raise ValueError on other arguments, and if f is not callable or returns another type or shape.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ DIFFERENCE = np.finfo(np.float64).eps ** (1 / 3)
 def complex_step(f, x):
     """Derivative of a real-analytic f by every coordinate: ∂f/∂x_i = Im f(x + i h e_i) / h.
 
-    f(x + i h e) = f + i h f' − h² f''/2 − i h³ f'''/6 + …: the imaginary part over h is f' up to
-    h² f'''/6. Nothing is subtracted, so h can be 1e-30 and that remainder is below rounding: the
-    result is as precise as f itself, about 1e-15 relative to the largest term that f' adds up.
+    f(x + i h e) = f + i h f' − h² f''/2 − i h³ f'''/6 + …, so the imaginary part over h is f' up to
+    h² f'''/6. Nothing is subtracted, so h can be 1e-30, and the remainder is below rounding. The result
+    is as precise as f itself: about 1e-15 relative to the largest of the terms whose sum is f'.
 
-    f takes x as complex128 and returns a complex scalar; it must not conjugate, and its comparisons
-    must look at real parts only. One call of f for every coordinate.
+    f takes x as complex128 and returns a complex scalar. It must not conjugate, and it may compare real
+    parts only. It is called once for every coordinate.
 
-    Returns float64. Raises ValueError if f returns a real number: it then lost the imaginary part.
+    Returns float64. Raises ValueError if f returns a real number, which has lost the imaginary part.
     """
     check.instance("f", f, Callable, "a function")
     arrays = [array.astype(np.complex128) for array in real_fields(x)]
@@ -43,10 +43,10 @@ def central_difference(f, x, step=DIFFERENCE):
     """Derivative of f by every coordinate: (f(x + h e_i) − f(x − h e_i)) / 2h.
 
     The Taylor series leaves h² f'''/6, and the subtraction loses eps |f|/h to rounding. Their sum is
-    smallest near h = (3 eps |f/f'''|)^(1/3), so for numbers of order 1 the default eps^(1/3) ≈ 6e-6
-    gives about 10 digits. Blunter than `complex_step`, but f may be any real function.
+    smallest near h = (3 eps |f/f'''|)^(1/3). For numbers of order 1 the default eps^(1/3) ≈ 6e-6 gives
+    about 10 digits: fewer than `complex_step`, but f may be any real function.
 
-    f takes x as float64 and returns a finite real scalar. Two calls of f for every coordinate. Raises
+    f takes x as float64 and returns a finite real scalar. It is called twice for every coordinate. Raises
     ValueError if the step is not positive, or too small to move some x_i.
     """
     check.instance("f", f, Callable, "a function")
@@ -63,7 +63,7 @@ def central_difference(f, x, step=DIFFERENCE):
             if below == above:
                 raise ValueError(f"step: expected one that moves x = {start}, got {step}")
             f_below = check.reals("f", f(like(x, arrays)), ())
-            # What was really stepped: x ± h are rounded.
+            # x ± h are rounded: divide by the step that was taken.
             derivative[-1][i] = (f_above - f_below) / (above - below)
             array[i] = start
     return like(x, derivative)
@@ -72,16 +72,17 @@ def central_difference(f, x, step=DIFFERENCE):
 def adjoint_gap(forward, backward, x, rng):
     """How far ⟨J dx, dy⟩ is from ⟨dx, Jᵀ dy⟩, for one random direction and one random cotangent.
 
-    J dx = Im forward(x + i h dx)/h in one call, whatever the size of x, and Jᵀ dy =
-    backward(x, dy). Both are linear, so a wrong entry anywhere in Jᵀ changes the second product,
-    unless dx and dy are chosen to hide it: with Gaussian ones that has probability zero.
+    J is the Jacobian matrix of forward at x. J dx = Im forward(x + i h dx)/h takes one call, whatever the
+    size of x, and Jᵀ dy = backward(x, dy). A wrong entry anywhere in Jᵀ changes the second product, except
+    for directions of probability zero: dx and dy are Gaussian.
 
     forward takes x as complex128 and returns a complex array or scalar; backward(x, dy), dy as
     forward's result but real, returns something like x.
 
-    Returns |gap| / max(|⟨J dx, dy⟩|, |Jᵀ dy|), since |Jᵀ dy| is how large ⟨dx, Jᵀ dy⟩ is for most
-    dx: 1e-15 to 1e-13 if the backward is right, about the relative error of Jᵀ dy if it is not; inf
-    if it is not finite. Raises ValueError if forward returns a real result, or backward other shapes.
+    Returns |gap| / max(|⟨J dx, dy⟩|, |Jᵀ dy|), since for most dx the product ⟨dx, Jᵀ dy⟩ is about as large
+    as |Jᵀ dy|. That is 1e-15 to 1e-13 if the backward is right, about the relative error of Jᵀ dy if it is
+    wrong, and inf if something is not finite. Raises ValueError if forward returns a real result, or
+    backward other shapes.
     """
     for name, function in (("forward", forward), ("backward", backward)):
         check.instance(name, function, Callable, "a function")
@@ -105,10 +106,9 @@ def adjoint_gap(forward, backward, x, rng):
 def relative_error(a, b):
     """max|a − b| / max(max|a|, max|b|); of NamedTuples, the largest of their fields' errors.
 
-    A field of a NamedTuple that all but vanishes beside the others has no size of its own (gradients
-    may vanish exactly, and leave rounding): it counts against VANISHING times the largest of all.
-    0 if both are zero (or empty), inf if the shapes differ or a number is not finite. Raises ValueError
-    on what is no number.
+    A gradient may be exactly zero, and what is computed is then rounding. So a field is never compared
+    with less than VANISHING times the largest number in all fields. The error is 0 if both are zero (or
+    empty), inf if the shapes differ or a number is not finite. Raises ValueError unless a and b are numbers.
     """
     a, b = numbers("a", a), numbers("b", b)
     if [x.shape for x in a] != [y.shape for y in b] or not all(np.isfinite(x).all() for x in a + b):
@@ -130,7 +130,7 @@ def real_fields(x):
 
 
 def numbers(name, x):
-    """The arrays in x as floats: booleans do not subtract, and unsigned integers wrap round."""
+    """The arrays in x as floats, since booleans have no difference, and that of unsigned integers wraps."""
     arrays = [check.asarray(name, array) for array in fields(x)]
     for array in arrays:
         if array.dtype.kind not in "biufc":
@@ -145,7 +145,7 @@ def like(x, arrays):
 
 def imaginary(name, y, shape=None):
     """The imaginary part of what the function of this name returned."""
-    y = np.asarray(y)
+    y = check.asarray(name, y)
     if y.dtype.kind != "c":
         raise ValueError(f"{name}: expected a complex result (did it drop the imaginary part?), "
                          f"got {y.dtype}")

@@ -1,16 +1,20 @@
 """The kernels that both models are made of: `<op>_forward`, and `<op>_backward` right below it.
 
 Every kernel works on one sequence, in loops that read like the index notation above them. A backward
-takes the cotangent of the forward's output (`d` + its name: the derivative of the loss by it) and
-returns, or adds to, the cotangents of the inputs. Causality is a loop bound, `s <= t`; nothing above
-the diagonal is read, and zeros stand there. All kernels take float64 and float32; the forward ones
-also take complex128, so that a complex step goes through the very code it checks: then maxima and
-signs are those of the real part.
+takes the derivative of the loss by the forward's output (`d` + its name) and returns, or adds to, the
+derivatives by the inputs. Causality is a loop bound, `s <= t`: nothing above the diagonal is read, and
+zeros stand there.
+
+Letters: T positions, t (query) and s (key) among them; V tokens, v or u; d the width of an activation;
+L position vectors, δ = t − s; m hidden units, i; z token ids.
+
+All kernels take float64 and float32. The forward ones also take complex128, so that a complex step
+goes through the very code that it checks; maxima and signs are then those of the real part. With
+`NUMBA_DISABLE_JIT=1` they run as plain Python: a debugger can step through them, and they take arrays of
+objects, such as balls of interval arithmetic, whose comparisons are True only when certain.
 
 The kernels trust their arguments: the public functions check them first. They call kernels of this
 module and no others, since Numba's disk cache notices changes in a function's own file only.
-
-`NUMBA_DISABLE_JIT=1` runs them as plain Python, for stepping through them in a debugger.
 """
 
 import numpy as np
@@ -39,31 +43,31 @@ def embed_backward(z, dx, dW):
             dW[z[t], i] += dx[t, i]
 
 
-# relative_scores: S_ts = content_ts + position_{t,t−s}, s ≤ t
+# relative_scores: S_ts = content_ts + offset_{t,t−s}, s ≤ t
 #
-# Two products give every score: content_ts = q_t · k_s and position_tδ = q_t · pos_δ.
-# dcontent_ts = dS_ts,  dposition_tδ = dS_{t,t−δ}
+# Two products give every score: content_ts = q_t · k_s and offset_tδ = q_t · pos_δ.
+# dcontent_ts = dS_ts,  doffset_tδ = dS_{t,t−δ}
 
 @njit(cache=True)
-def relative_scores_forward(content, position):
-    """content (T, T), position (T, L) with L ≥ T -> S (T, T), zero above the diagonal."""
+def relative_scores_forward(content, offset):
+    """content (T, T), offset (T, L) with L ≥ T -> S (T, T), zero above the diagonal."""
     T = content.shape[0]
     S = np.zeros_like(content)
     for t in range(T):
         for s in range(t + 1):
-            S[t, s] = content[t, s] + position[t, t - s]
+            S[t, s] = content[t, s] + offset[t, t - s]
     return S
 
 
 @njit(cache=True)
 def relative_scores_backward(dS, L):
-    """dS (T, T), zero above the diagonal -> dposition (T, L). (dcontent is dS itself.)"""
+    """dS (T, T), zero above the diagonal -> doffset (T, L). (dcontent is dS itself.)"""
     T = dS.shape[0]
-    dposition = np.zeros((T, L), dS.dtype)
+    doffset = np.zeros((T, L), dS.dtype)
     for t in range(T):
         for s in range(t + 1):
-            dposition[t, t - s] = dS[t, s]
-    return dposition
+            doffset[t, t - s] = dS[t, s]
+    return doffset
 
 
 # softmax: p_i = exp(s_i) / Σ_j exp(s_j)
@@ -124,8 +128,8 @@ def causal_softmax_backward(A, dA):
 #        = log(1 + Σ_{u≠k} exp(logits_tu − logits_tk)) + (logits_tk − logits_{t,target})
 #
 # dlogits_tu = dloss_t (p_tu − 1[u = target]), p_t = softmax over the slot; zero outside it.
-# At the target that is −Σ_{u≠target} p_tu. Neither form subtracts from 1 what is nearly 1, so that
-# a confident prediction keeps its digits. A row with dloss_t = 0 is not in the loss: it is skipped.
+# At the target that is −dloss_t Σ_{u≠target} p_tu. Neither form subtracts from 1 what is nearly 1, so
+# that a confident prediction keeps its digits. A row with dloss_t = 0 is not in the loss: it is skipped.
 
 @njit(cache=True)
 def cross_entropy_forward(logits, target, start, stop):
@@ -149,7 +153,7 @@ def cross_entropy_backward(logits, target, start, stop, dloss):
     """logits (T, V), target (T,), dloss (T,) -> dlogits (T, V)."""
     dlogits = np.zeros_like(logits)
     for t in range(logits.shape[0]):
-        if dloss[t] != 0:
+        if not dloss[t] == 0:
             p = softmax_forward(logits[t, start:stop])
             for u in range(start, stop):
                 if u != target[t]:
@@ -179,13 +183,16 @@ def square_backward(x, dh):
 
 
 # relu: h_i = max(x_i, 0),  dx_i = 1[x_i > 0] dh_i: the derivative at exactly 0 is taken as 0
+#
+# NaN is neither > 0 nor ≤ 0, and stays NaN. Nor is a ball that contains 0: it encloses its own maximum
+# with 0, and its derivative is unknown, NaN.
 
 @njit(cache=True)
 def relu_forward(x):
     """x (m,) -> h (m,)."""
     h = np.zeros_like(x)
     for i in range(x.shape[0]):
-        if x[i].real > 0:
+        if not x[i].real <= 0:
             h[i] = x[i]
     return h
 
@@ -197,4 +204,6 @@ def relu_backward(x, dh):
     for i in range(x.shape[0]):
         if x[i] > 0:
             dx[i] = dh[i]
+        elif not x[i] <= 0:
+            dx[i] = np.nan
     return dx

@@ -8,6 +8,7 @@ The buffer starts at zero, so that the first one is g: PyTorch with dampening 0,
 Source: the documentation of torch.optim.SGD.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,12 @@ from refimpl import check
 
 
 class Step(NamedTuple):
-    """One step of `train`. Its loss and gradient were taken before the update, its params after."""
+    """One step of `train`: loss and gradient before the update, params after it."""
 
     step: int               # from 0: how many updates came before the loss
     loss: float             # of this batch, in nats for both models
     gradient_norm: float    # Euclidean, over the fields that move, without weight decay
-    params: Any             # NamedTuple of arrays, after step + 1 updates; later steps leave it alone
+    params: Any             # NamedTuple of arrays, after step + 1 updates; later steps do not change it
 
 
 @njit(cache=True)
@@ -34,7 +35,7 @@ def update(w, g, buffer, lr, momentum, weight_decay):
 
 
 def step(params, grads, buffers, lr, momentum=0.0, weight_decay=0.0, trained=None):
-    """Return the parameters and momentum buffers after one step; the arguments stay as they are.
+    """Return the parameters and momentum buffers after one step; the arguments are not changed.
 
     Parameters
     ----------
@@ -42,13 +43,13 @@ def step(params, grads, buffers, lr, momentum=0.0, weight_decay=0.0, trained=Non
     grads : the same type, shapes and dtypes: the derivative of the loss by each
     buffers : the same again, from the step before; None is zeros, the start
     lr, momentum, weight_decay : finite and ≥ 0
-    trained : names of the fields that move; None is all. The others are returned as they are
+    trained : names of the fields that move; None is all. The others are returned unchanged
 
     Returns
     -------
     params, buffers : NamedTuples like `params`
 
-    Raises ValueError on anything else, unknown names and numbers that are not finite included.
+    Raises ValueError on anything else, on unknown names, and on numbers that are not finite.
     """
     trained = check_names(params, trained)
     scalars = (check.real("lr", lr, 0), check.real("momentum", momentum, 0),
@@ -72,7 +73,7 @@ def train(params, batches, loss_and_grads, lr, momentum=0.0, weight_decay=0.0, t
     Parameters
     ----------
     params : NamedTuple of float64 or float32 arrays, the start
-    batches : iterable of tuples; a generator that never ends is fine, the caller stops
+    batches : iterable of tuples; it may be endless, as the caller can stop
     loss_and_grads : (params, *batch) -> loss, grads
     lr, momentum, weight_decay, trained : as in `step`
 
@@ -84,28 +85,25 @@ def train(params, batches, loss_and_grads, lr, momentum=0.0, weight_decay=0.0, t
     or an updated parameter is not finite; such an update is not yielded. Errors as in `step`.
     """
     trained = check_names(params, trained)
+    check.instance("batches", batches, Iterable, "an iterable of tuples")
     buffers = last = None
     for number, batch in enumerate(batches):
-        loss, grads = loss_and_grads(params, *batch)
-        if not finite((loss, *grads)):
-            raise FloatingPointError(f"step {number}: the loss ({loss}) or its gradient is not finite; "
-                                     f"last finite loss: {last}")
-        params, buffers = step(params, grads, buffers, lr, momentum, weight_decay, trained)
-        last = float(loss)
-        if not finite(params):
-            raise FloatingPointError(f"step {number}: the update is not finite; "
-                                     f"last finite loss: {last}")
+        try:
+            loss, grads = loss_and_grads(params, *batch)
+            if not check.finite((loss, *grads)):
+                raise check.Overflow(f"the loss ({loss}) or its gradient is not finite")
+            last = float(loss)
+            params, buffers = step(params, grads, buffers, lr, momentum, weight_decay, trained)
+            if not check.finite(params):
+                raise check.Overflow("the update is not finite")
+        except check.Overflow as error:
+            raise FloatingPointError(f"step {number}: {error}; last finite loss: {last}") from None
         yield Step(number, last, norm(getattr(grads, name) for name in trained), params)
 
 
 def norm(arrays):
-    """Euclidean norm of all entries together, added up in float64 and without BLAS: same bits always."""
+    """Euclidean norm of all entries together: in float64 and without BLAS, whose bits depend on threads."""
     return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
-
-
-def finite(arrays):
-    """Whether every number is finite."""
-    return all(np.isfinite(array).all() for array in arrays)
 
 
 def check_names(params, trained):
@@ -125,7 +123,6 @@ def check_fields(params, grads, buffers):
             raise ValueError(f"{label}: expected {type(params).__name__}, got {type(values).__name__}")
     for name, *arrays in zip(params._fields, params, grads, buffers):
         w = check.asarray(f"params.{name}", arrays[0])
-        if w.dtype.kind != "f":
-            raise ValueError(f"params.{name}: expected float64 or float32, got {w.dtype}")
+        check.real_dtype(f"params.{name}", w.dtype)
         yield name, *(check.floats(f"{label}.{name}", array, w.shape, w.dtype)
                       for label, array in zip(("params", "grads", "buffers"), arrays))

@@ -1,13 +1,14 @@
 """What the figure scripts share: one style, one colour for each thing, seeds in parallel, safe files.
 
 A script fig_<name>.py has `compute(...) -> dict of arrays`, `plot(data) -> Figure`, and ends with
-`drawing.main("<name>", compute, plot)`, which writes figures/<name>.npz and figures/<name>.png. The
-numbers are computed with one thread of BLAS and Numba per process, so that the same bits come out on
-any number of cores.
+`drawing.main("<name>", compute, plot)`, which writes figures/<name>.npz and figures/<name>.png, and with
+--slides the picture as SVG and PDF too. The numbers are computed with one thread of BLAS and Numba per
+process, so that the same bits come out on any number of cores.
 """
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,17 +16,15 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-# Inherited by the processes that `each` starts. Too late, and not for us to change, where NumPy and
-# Numba are running already: in a test, or a notebook.
-if "numpy" not in sys.modules:
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = "1"
-
-import matplotlib   # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib
+import numpy as np
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt     # noqa: E402
+
+ONE_THREAD = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+MOVED = 1e-6        # of an array's largest entry: training makes that of rounding on another machine
 
 HERE = Path(__file__).resolve().parent
 FIGURES = HERE.parent / "figures"
@@ -78,21 +77,60 @@ def replace(path, write):
         raise
 
 
+def changes(before, after):
+    """By how much numbers moved, and in which array: a line, and whether it is more than MOVED."""
+    if before is None:
+        return "numbers new", False
+    if before.keys() != after.keys() or any(before[key].shape != after[key].shape for key in after):
+        return "arrays of other names or shapes", True
+    if all(np.array_equal(before[key], after[key], equal_nan=after[key].dtype.kind == "f") for key in after):
+        return "numbers unchanged", False
+    moved = {}
+    for key, array in after.items():
+        if array.dtype.kind not in "biufc":
+            moved[key] = 0.0 if np.array_equal(before[key], array) else np.inf
+            continue
+        with np.errstate(invalid="ignore"):
+            gap = np.abs(array + 0.0 - before[key])
+        gap[np.isnan(array + 0.0) & np.isnan(before[key] + 0.0)] = 0
+        size = np.nanmax(np.abs(before[key] + 0.0), initial=0)
+        largest = np.max(np.where(np.isfinite(gap), gap, np.inf), initial=0)
+        moved[key] = float(largest / size) if size else float(largest)
+    key = max(moved, key=moved.__getitem__)
+    return f"numbers moved by {moved[key]:.0e} of the largest, in {key}", moved[key] > MOVED
+
+
+def read(path):
+    """The arrays of an .npz file, or None if there is none."""
+    if not path.exists():
+        return None
+    with np.load(path) as saved:
+        return dict(saved)
+
+
 def main(name, compute, plot):
-    """Command line of a figure script: compute, save the numbers, draw, save the picture."""
+    """Command line of a figure script: compute, save the numbers, draw, save the picture.
+
+    Exit status 1 if saved numbers moved by more than MOVED; the new ones are there all the same.
+    """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=FIGURES, metavar="DIR", help="default: figures/")
     parser.add_argument("--plot", action="store_true", help="draw again from the saved numbers")
+    parser.add_argument("--slides", action="store_true", help="write the picture as SVG and PDF too")
     args = parser.parse_args()
+    if ONE_THREAD.items() - os.environ.items():     # NumPy and Numba read them when they start
+        sys.exit(subprocess.run([sys.executable, *sys.argv], env={**os.environ, **ONE_THREAD}).returncode)
     args.out.mkdir(parents=True, exist_ok=True)
-    numbers, picture = (args.out / (name + suffix) for suffix in (".npz", ".png"))
-    before, start = numbers.read_bytes() if numbers.exists() else None, time.perf_counter()
+    numbers, start = args.out / f"{name}.npz", time.perf_counter()
+    before = read(numbers)
     if not args.plot:
         data = compute()
         replace(numbers, lambda path: np.savez_compressed(path, **data))
-    with np.load(numbers) as saved:
-        figure = plot(dict(saved))
-    # Neither date nor version in the picture.
-    replace(picture, lambda path: figure.savefig(path, metadata={"Software": None}))
-    change = "unchanged" if numbers.read_bytes() == before else "changed" if before else "new"
-    print(f"{picture}: {time.perf_counter() - start:.1f} s, numbers {change}")
+    figure = plot(read(numbers))
+    for suffix in ("png", "svg", "pdf") if args.slides else ("png",):
+        # Neither date nor version in the picture.
+        metadata = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
+        replace(args.out / f"{name}.{suffix}", lambda path: figure.savefig(path, metadata=metadata))
+    words, beyond = changes(before, read(numbers))
+    print(f"{args.out / name}.png: {time.perf_counter() - start:.1f} s, {words}")
+    sys.exit(int(beyond))

@@ -8,10 +8,9 @@ length. The constructed model has hard attention to the previous word and weak b
 one is held against I3 with the strengths found in it. One minute on two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

@@ -6,8 +6,7 @@ five most frequent characters: space, e, t, a, s. In other rows layer 2 has noth
 construction, which has the trained model's strengths, is uniform. Ten seconds.
 """
 
-import drawing      # first: it sets the number of threads
-
+import drawing
 import numpy as np
 import training
 from refimpl import induction

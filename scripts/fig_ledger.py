@@ -7,10 +7,9 @@ together explain all: the ledger is exact. Bars are medians over the seeds, whis
 on two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

@@ -7,10 +7,9 @@ e^b1/(e^b1 + t), falls with t (claim I1). Lines: I3 with the effective strengths
 Markers are medians over the seeds, bars their range. One minute and a half on two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

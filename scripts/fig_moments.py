@@ -6,10 +6,9 @@ the moment. Right: the root-mean-square gap against the number of sequences, whi
 it falls as n^(−1/2). Fifteen seconds.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

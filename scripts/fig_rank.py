@@ -6,10 +6,9 @@ each sequence, where any character can be one. Medians over the seeds, bands the
 two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

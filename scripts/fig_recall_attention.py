@@ -6,9 +6,9 @@ to 100 % recall and frozen, one-hot and random embeddings, position-only and by 
 Accuracy is that on new prompts, the lowest of all seeds. Run time: some 2 minutes on two cores.
 """
 
-import drawing      # first: it sets the number of threads
 from itertools import repeat
 
+import drawing
 import numpy as np
 
 from refimpl import sgd
@@ -31,9 +31,9 @@ def look(params, steps):
     """Accuracy of each step, and the mean attention over its prompts."""
     accuracies, attention = [], []
     for tokens, targets, slot in steps:
-        logits, (_, alpha, *_) = batched.forward_pass(params, tokens, slot, "relu")
-        accuracies.append((logits.argmax(axis=1) == targets - slot[0]).mean())
-        attention.append(alpha.mean(axis=0))
+        trace = batched.forward_pass(params, tokens, slot, "relu")[0]
+        accuracies.append((trace.logits.argmax(axis=1) == targets - slot[0]).mean())
+        attention.append(trace.attention.mean(axis=0))
     return accuracies, np.concatenate(attention)
 
 

@@ -8,9 +8,9 @@ within pairs from nearly equal pairs against R8, and how long it takes until one
 Top right: who wins from random starts. Run time: a minute on two cores.
 """
 
-import drawing      # first: it sets the number of threads
 from itertools import repeat
 
+import drawing
 import numpy as np
 from scipy.special import softmax
 

@@ -75,13 +75,13 @@ def finetune_shared(shared, seed, steps):
         pass
     correct, attention = [], []
     for tokens, targets, slot in (test.infer(), test.recall()):
-        logits, (_, alpha, *_) = batched.forward_pass(last.params, tokens, slot, "square")
+        trace = batched.forward_pass(last.params, tokens, slot, "square")[0]
         true = np.arange(TEST), targets - slot[0]
-        others = logits.copy()
+        others = trace.logits.copy()
         others[true] = -np.inf
         # Where subjects share a row, relations or answers tie exactly: that is not right.
-        correct.append((logits[true] > others.max(axis=1) + 1e-9).mean())
-        attention.append(alpha[0])
+        correct.append((trace.logits[true] > others.max(axis=1) + 1e-9).mean())
+        attention.append(trace.attention[0])
     return summary(*attention, correct)
 
 

@@ -5,10 +5,9 @@ the figures take one near the largest. Markers are medians over the seeds, bars 
 minutes on two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

@@ -6,10 +6,9 @@ outputs drawn from the unigram, where frequent characters answer most triggers. 
 the same task. Lines are medians over the seeds, bands their range. One minute and a half on two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

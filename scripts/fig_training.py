@@ -5,10 +5,9 @@ the loss on all positions the head comes with a bigram; the strengths of the mem
 WK2, WK1. Lines are medians over the seeds, bands their range. Two minutes on two cores.
 """
 
-import drawing      # first: it sets the number of threads
-
 from functools import partial
 
+import drawing
 import numpy as np
 import training
 from refimpl import induction

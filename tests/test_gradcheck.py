@@ -45,6 +45,12 @@ def test_complex_step_refuses_a_lost_imaginary_part():
         complex_step(lambda a: a.real.sum(), np.ones(2))
 
 
+@pytest.mark.parametrize("f", [lambda a: (a, a), lambda a: (a, a[0]), lambda a: [a[:1], a], lambda a: None])
+def test_complex_step_refuses_all_but_a_scalar(f):
+    with pytest.raises(ValueError, match="^f: expected"):
+        complex_step(f, np.ones(2))
+
+
 def test_central_difference_is_good_to_nine_digits(x):
     # Truncation h² f'''/6 and rounding eps f/h are both near 1e-11 for numbers of order 1.
     error = relative_error(central_difference(cubic, x), cubic_derivative(x))

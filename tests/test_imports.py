@@ -30,14 +30,16 @@ FLOORS = {
     "induction/nopos.py": ("check", "ops", "induction/task", "induction/memory"),
     "induction/tables/": ("check", "induction/model", "induction/tables/"),
     "recall/implicit.py": ("check", "recall/task"),
-    "recall/batched.py": ("check", "recall/model", "recall/task"),
+    "recall/batched.py": ("check", "ops", "recall/model", "recall/task"),
     "induction/__init__.py": ("induction/",), "recall/__init__.py": ("recall/",),
     "claims/": ("terminal", "check",
                 "ops", "sgd", "gradcheck", "associative", "induction/", "recall/", "claims/"),
     "vectors/": ("__init__", "terminal", "check",
                  "ops", "sgd", "gradcheck", "induction/", "recall/", "vectors/"),
+    "gradient_verdict.py": ("check", "gradcheck", "terminal"),
+    "pytest_plugin.py": ("vectors/",),
     "__init__.py": (),
-    "__main__.py": ("__init__", "check", "claims/", "vectors/", "gradcheck", "induction/",
+    "__main__.py": ("__init__", "check", "claims/", "vectors/", "gradient_verdict", "induction/",
                     "recall/"),
 }
 

@@ -43,12 +43,12 @@ def check_embed(ops, rng, T, V, **_):
 
 
 def check_relative_scores(ops, rng, T, V, **_):
-    L = T + V - 2           # as many positions as keys, or more
-    content, position, dS = rng.normal(size=(T, T)), rng.normal(size=(T, L)), np.tril(rng.normal(size=(T, T)))
+    L = T + V - 2           # as many offsets as keys, or more
+    content, offset, dS = rng.normal(size=(T, T)), rng.normal(size=(T, L)), np.tril(rng.normal(size=(T, T)))
     forward = ops.relative_scores_forward
     assert_close(ops.relative_scores_backward(dS, L),
-                 complex_step(lambda position: (dS * forward(content + 0j, position)).sum(), position))
-    assert_close(dS, complex_step(lambda content: (dS * forward(content, position + 0j)).sum(), content))
+                 complex_step(lambda offset: (dS * forward(content + 0j, offset)).sum(), offset))
+    assert_close(dS, complex_step(lambda content: (dS * forward(content, offset + 0j)).sum(), content))
 
 
 def check_softmax(ops, rng, T, V, scale, ties):
@@ -111,8 +111,8 @@ MUTANTS = [
     ("embed", "range(z.shape[0])", "range(1, z.shape[0])"),         # the first token left out
     ("embed", "range(dW.shape[1])", "range(dW.shape[1] - 1)"),
     ("embed", "dW[z[t], i]", "dW[t % dW.shape[0], i]"),             # the position for the token
-    ("relative_scores", "dposition[t, t - s]", "dposition[t, s]"),  # absolute for relative
-    ("relative_scores", "dposition[t, t - s]", "dposition[s, t - s]"),
+    ("relative_scores", "doffset[t, t - s]", "doffset[t, s]"),  # absolute for relative
+    ("relative_scores", "doffset[t, t - s]", "doffset[s, t - s]"),
     ("relative_scores", "= dS[t, s]", "= dS[s, t]"),
     ("relative_scores", "= dS[t, s]", "= -dS[t, s]"),
     ("relative_scores", "range(t + 1)", "range(t)"),                # the diagonal left out
@@ -133,7 +133,7 @@ MUTANTS = [
     ("cross_entropy", "u] = dloss[t] * p[u - start]", "u] = dloss[t] * p[stop - 1 - u]"),
     ("cross_entropy", "range(start, stop)", "range(start, stop - 1)"),
     ("cross_entropy", "target[t]] -=", "target[t - 1]] -="),
-    ("cross_entropy", "if dloss[t] != 0", "if dloss[t] > 0"),
+    ("cross_entropy", "if not dloss[t] == 0", "if dloss[t] > 0"),
     ("square", "2 * x[i]", "x[i]"),
     ("square", "2 * x[i] * dh[i]", "2 * x[i]"),
     ("square", "2 * x[i]", "-2 * x[i]"),
@@ -279,6 +279,12 @@ def test_relu_is_flat_at_zero():
     x = np.array([-1.0, -0.0, 0.0, 5e-324, 2.0])
     np.testing.assert_array_equal(ops.relu_forward(x), [0, 0, 0, 5e-324, 2])
     np.testing.assert_array_equal(ops.relu_backward(x, np.full(5, 3.0)), [0, 0, 0, 3, 3])
+
+
+def test_relu_keeps_nan():
+    x = np.array([np.nan, 1.0])
+    np.testing.assert_array_equal(ops.relu_forward(x), x)
+    np.testing.assert_array_equal(ops.relu_backward(x, np.ones(2)), x)
 
 
 def every_kernel(dtype):

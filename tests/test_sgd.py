@@ -143,6 +143,19 @@ def test_train_gives_the_same_bits_for_the_same_seed():
     assert run(3) != run(4)
 
 
+@pytest.mark.parametrize("batches", [None, 3, loss_and_grads])
+def test_train_refuses_what_holds_no_batches(batches):
+    with pytest.raises(ValueError, match="^batches: expected an iterable of tuples, got "):
+        next(sgd.train(draw(0), batches, loss_and_grads, 0.1))
+
+
+def test_train_says_at_which_step_the_model_overflows():
+    rng = np.random.default_rng(0)
+    params, batch = induction.init(4, 8, 6, rng), (rng.integers(4, size=(2, 7)), np.ones((2, 6), bool))
+    with pytest.raises(FloatingPointError, match="^step 1: params: .* entries up to .*; last finite loss: 1"):
+        list(sgd.train(params, [batch] * 3, induction.loss_and_grads, 1e200))
+
+
 def test_train_takes_batches_one_at_a_time():
     def endless():
         while True:

@@ -153,7 +153,7 @@ def pretrained_memory(case, embeddings, N=12, R=3, n=2, width=128):
         pass
     seen = []
     for tokens, targets, slot in (test.infer(), test.recall()):
-        logits, (_, alpha, *_) = batched.forward_pass(last.params, tokens, slot, "relu")
-        seen += [(logits.argmax(axis=1) == targets - slot[0]).mean(), alpha[0]]
+        trace, _ = batched.forward_pass(last.params, tokens, slot, "relu")
+        seen += [(trace.logits.argmax(axis=1) == targets - slot[0]).mean(), trace.attention[0]]
     return (np.array([0.95, 0.95, 0.85, 0.85]),
             np.array([seen[0], seen[2], (seen[1][0:-1:2] + seen[1][1::2]).max(), seen[3][-2:].sum()]))

@@ -1,6 +1,9 @@
 """Weights written by hand: the associative memories that make an induction head.
 
-Sources: BCBJB23 for the memories, WS24 for their strengths; the frame is this project's.
+Each memory is a sum of outer products. WK1 makes every position attend to the one before it, and Phi adds
+an image Phi E[v] of the token v that is there. WK2 makes a trigger q attend to where the image Phi E[q]
+is: one position after an earlier q. WO copies the token that stands there into the logits. Sources: BCBJB23
+for the memories, WS24 for their strengths; the frame is this project's.
 """
 
 import numpy as np
@@ -16,19 +19,25 @@ def orthonormal_frame(V, L, rng, encoding="relative"):
     The rows of E, E Phiᵀ, U and pos (and of pos Phiᵀ when absolute) are one orthonormal set, from
     one QR factorisation; d = 3V + L (relative) or 3V + 2L (absolute) is the smallest width that
     holds it. Phi maps E[v], and pos[t] when absolute, to their images and everything else to zero.
-    WV is a random orthogonal matrix. V ≥ 2, L ≥ 1. Raises ValueError on bad sizes or encoding.
+    WV is a random orthogonal matrix. V ≥ 2, L ≥ 1. Raises ValueError on a bad encoding, and on sizes that
+    are too small or do not fit into memory.
     """
     V, L = check.integer("V", V, 2), check.integer("L", L, 1)
     check.choice("encoding", encoding, ENCODINGS)
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     d = 3 * V + (L if encoding == "relative" else 2 * L)
-    rows = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    check.memory("V, L", 8 * 9 * d ** 2)
+    rows, WV = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+    return frame_of(rows, WV, V, L, encoding)
+
+
+def frame_of(rows, WV, V, L, encoding):
+    """The frame whose vectors are the rows of an orthogonal matrix, in order."""
     E, E_image, U, pos, pos_image = np.split(rows, [V, 2 * V, 3 * V, 3 * V + L])
     Phi = E_image.T @ E
     if encoding == "absolute":
         Phi = Phi + pos_image.T @ pos
-    WV = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    return Params(E.copy(), U.copy(), pos.copy(), Phi, WV, *(np.zeros((d, d)) for _ in range(4)))
+    return Params(E.copy(), U.copy(), pos.copy(), Phi, WV, *(0 * WV for _ in range(4)))
 
 
 def construct(frame, bigram, triggers, b1, b2, bo, encoding="relative", train_length=None):
@@ -52,9 +61,9 @@ def construct(frame, bigram, triggers, b1, b2, bo, encoding="relative", train_le
     Returns
     -------
     Params. Raises ValueError on bad input, and on a pair of probability 0: its logarithm is −∞, and
-    a memory must be finite. Make the bigram with a prior > 0, or leave it out on purpose.
+    a memory must be finite. A bigram with a prior > 0 has no such pair.
 
-    Source: THEORY I, "constructed memory"; provenance: formalised.
+    Source: the memories of BCBJB23; provenance: formalised.
     """
     E, U, pos, Phi, WV = check_params(frame)[:5]
     check.choice("encoding", encoding, ENCODINGS)

@@ -7,9 +7,21 @@
     x2_t = x1_t + WO WV Σ_s A2_ts x1_s,            A2 = softmax_s(S2)
     logits_t = U (x2_t + WF x2_t)
 
-Queries use W_Q = I, there is no 1/√d (it is absorbed in WK1 and WK2), no normalisation, and the
-feed-forward layer WF is linear. Source: the simplified architecture of BCBJB23; Phi plays its
-W_O¹W_V¹ and WO its W_O².
+Letters and sizes:
+
+    z_t          the token at position t, one of V; its logits at t are for the next token, z_{t+1}
+    t, s         positions: t asks (it is the query), s is asked (it is the key)
+    v, u         tokens: v one that has been read, u one that may come next
+    B, T, L      sequences in a batch, positions in a sequence, position vectors in `pos`; T ≤ L
+    d            width: how many numbers an activation has
+    x0, x1, x2   activations: after the embedding, layer 1 and layer 2
+    S, A, h      scores, attention (rows sum to 1), and the mean of activations that it takes
+    q, v2        queries x WK; values h2 WVᵀ
+    dX           the derivative of the loss by X, with the shape of X
+
+In the literature's terms WK1 and WK2 are QK matrices (queries use W_Q = I), Phi and WO WV are OV
+matrices. There is no 1/√d (WK1 and WK2 absorb it) and no normalisation, and the feed-forward layer WF
+is linear. Source: the simplified architecture of BCBJB23; Phi is its W_O¹W_V¹ and WO its W_O².
 
 Weights are [out, in] and act on column vectors, so rows of activations go through as `x @ W.T`.
 """
@@ -49,48 +61,24 @@ class Trace(NamedTuple):
     attention2: np.ndarray  # (T, T) A2[t, s]
     h2: np.ndarray          # (T, d) Σ_s A2_ts x1_s
     x2: np.ndarray          # (T, d)
-    y: np.ndarray           # (T, d)
+    y: np.ndarray           # (T, d) x2 + x2 WFᵀ
     logits: np.ndarray      # (T, V)
 
 
-def init(V, d, L, rng):
-    """Gaussian E, U, pos, Phi and WV with entries N(0, 1/d), trained weights zero; float64.
+class Kept(NamedTuple):
+    """What the backward needs beside the trace, each (T, d)."""
 
-    V ≥ 2 tokens, width d ≥ 1, L ≥ 1 positions. Rows have length about 1. Source: BCBJB23.
-    """
-    V, d, L = check.integer("V", V, 2), check.integer("d", d, 1), check.integer("L", L, 1)
-    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
-    E, U, pos, Phi, WV = (rng.normal(0, d ** -0.5, (rows, d)) for rows in (V, V, L, d, d))
-    return Params(E, U, pos, Phi, WV, *(np.zeros((d, d)) for _ in range(4)))
-
-
-def forward(params, tokens, encoding="relative"):
-    """Run one sequence through the model.
-
-    Parameters
-    ----------
-    params : Params
-    tokens : (T,) integers in 0..V−1, 1 ≤ T ≤ L
-    encoding : "relative" or "absolute"
-
-    Returns
-    -------
-    Trace. Raises ValueError on bad shapes, dtypes, token ids, or weights that are not finite.
-    """
-    params = check_params(params)
-    check.choice("encoding", encoding, ENCODINGS)
-    z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
-    check_length(len(z), params)
-    return forward_pass(params, z, encoding)
+    q1: np.ndarray
+    q2: np.ndarray
+    v2: np.ndarray
 
 
 def forward_pass(params, z, encoding):
-    """The forward pass itself, in numbered steps, on arguments that have been checked."""
+    """The forward pass in numbered steps, on arguments that have been checked: z (T,) -> Trace, Kept."""
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-    T = len(z)
     x0 = ops.embed_forward(E, z)                                        # 1
     if encoding == "absolute":
-        x0 = x0 + pos[:T]
+        x0 = x0 + pos[:len(z)]
     q1 = x0 @ WK1                                                       # 2
     if encoding == "relative":                                          # 3
         scores1 = ops.relative_scores_forward(q1 @ x0.T, q1 @ pos.T)
@@ -103,55 +91,83 @@ def forward_pass(params, z, encoding):
     scores2 = np.tril(q2 @ x1.T)                                        # 8
     attention2 = ops.causal_softmax_forward(scores2)                    # 9
     h2 = attention2 @ x1                                                # 10
-    x2 = x1 + (h2 @ WV.T) @ WO.T                                        # 11
+    v2 = h2 @ WV.T                                                      # 11
+    x2 = x1 + v2 @ WO.T
     y = x2 + x2 @ WF.T                                                  # 12
     logits = y @ U.T                                                    # 13
-    return Trace(x0, scores1, attention1, h1, x1, scores2, attention2, h2, x2, y, logits)
+    return (Trace(x0, scores1, attention1, h1, x1, scores2, attention2, h2, x2, y, logits),
+            Kept(q1, q2, v2))
 
 
-def backward_pass(params, z, encoding, trace, dlogits):
+def backward_pass(params, z, encoding, trace, kept, dlogits):
     """Undo the numbered steps in reverse: dlogits (T, V) -> Params of gradients.
 
-    For y = x Wᵀ the cotangents are dx = dy W and dW = dyᵀ x; for S = q kᵀ, dq = dS k and
+    For y = x Wᵀ the derivatives are dx = dy W and dW = dyᵀ x; for S = q kᵀ they are dq = dS k and
     dk = dSᵀ q. An activation that is used more than once adds up what comes back from each use.
     """
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = params
-    x0, _, attention1, h1, x1, _, attention2, h2, x2, y, _ = trace
-    q1, q2, v2 = x0 @ WK1, x1 @ WK2, h2 @ WV.T
-    dU = dlogits.T @ y                                                  # 13
+    dU = dlogits.T @ trace.y                                                    # 13
     dy = dlogits @ U
-    dWF = dy.T @ x2                                                     # 12
+    dWF = dy.T @ trace.x2                                                       # 12
     dx2 = dy + dy @ WF
-    dWO = dx2.T @ v2                                                    # 11
+    dWO = dx2.T @ kept.v2                                                       # 11
     dv2 = dx2 @ WO
-    dWV = dv2.T @ h2
+    dWV = dv2.T @ trace.h2
     dh2 = dv2 @ WV
-    dattention2 = dh2 @ x1.T                                            # 10
-    dx1 = dx2 + attention2.T @ dh2
-    dscores2 = ops.causal_softmax_backward(attention2, dattention2)     # 9
-    dq2 = dscores2 @ x1                                                 # 8
-    dx1 += dscores2.T @ q2
-    dWK2 = x1.T @ dq2                                                   # 7
+    dattention2 = dh2 @ trace.x1.T                                              # 10
+    dx1 = dx2 + trace.attention2.T @ dh2
+    dscores2 = ops.causal_softmax_backward(trace.attention2, dattention2)       # 9
+    dq2 = dscores2 @ trace.x1                                                   # 8
+    dx1 += dscores2.T @ kept.q2
+    dWK2 = trace.x1.T @ dq2                                                     # 7
     dx1 += dq2 @ WK2.T
-    dPhi = dx1.T @ h1                                                   # 6
+    dPhi = dx1.T @ trace.h1                                                     # 6
     dh1 = dx1 @ Phi
-    dattention1 = dh1 @ x0.T                                            # 5
-    dx0 = dx1 + attention1.T @ dh1
-    dscores1 = ops.causal_softmax_backward(attention1, dattention1)     # 4
-    dq1 = dscores1 @ x0                                                 # 3
-    dx0 += dscores1.T @ q1
+    dattention1 = dh1 @ trace.x0.T                                              # 5
+    dx0 = dx1 + trace.attention1.T @ dh1
+    dscores1 = ops.causal_softmax_backward(trace.attention1, dattention1)       # 4
+    dq1 = dscores1 @ trace.x0                                                   # 3
+    dx0 += dscores1.T @ kept.q1
     if encoding == "relative":
-        dposition = ops.relative_scores_backward(dscores1, len(pos))
-        dq1 += dposition @ pos
-        dpos = dposition.T @ q1
-    dWK1 = x0.T @ dq1                                                   # 2
+        doffset = ops.relative_scores_backward(dscores1, len(pos))
+        dq1 += doffset @ pos
+        dpos = doffset.T @ kept.q1
+    dWK1 = trace.x0.T @ dq1                                                     # 2
     dx0 += dq1 @ WK1.T
-    dE = np.zeros_like(E)                                               # 1
-    ops.embed_backward(z, dx0, dE)
-    if encoding == "absolute":
+    if encoding == "absolute":                                                  # 1
         dpos = np.zeros_like(pos)
         dpos[:len(z)] = dx0
+    dE = np.zeros_like(E)
+    ops.embed_backward(z, dx0, dE)
     return Params(dE, dU, dpos, dPhi, dWV, dWK1, dWK2, dWO, dWF)
+
+
+def init(V, d, L, rng):
+    """Gaussian E, U, pos, Phi and WV with entries N(0, 1/d), trained weights zero; float64.
+
+    V ≥ 2 tokens, width d ≥ 1, L ≥ 1 positions. Rows have length about 1. Raises ValueError on other
+    sizes, or sizes that do not fit into memory. Source: BCBJB23.
+    """
+    V, d, L = check.integer("V", V, 2), check.integer("d", d, 1), check.integer("L", L, 1)
+    check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
+    check.memory("V, d, L", 8 * d * (2 * V + L + 6 * d))
+    E, U, pos, Phi, WV = (rng.normal(0, d ** -0.5, (rows, d)) for rows in (V, V, L, d, d))
+    return Params(E, U, pos, Phi, WV, *(np.zeros((d, d)) for _ in range(4)))
+
+
+def forward(params, tokens, encoding="relative"):
+    """Run one sequence through the model: tokens (T,), integers in 0..V−1, 1 ≤ T ≤ L -> Trace.
+
+    encoding : "relative" or "absolute". Raises ValueError on bad shapes, dtypes, token ids, weights that are
+    not finite or so large that an activation is not, or activations that do not fit into memory.
+    """
+    params = check_params(params)
+    check.choice("encoding", encoding, ENCODINGS)
+    z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
+    check_length(len(z), params)
+    check_memory(len(z), params)
+    with np.errstate(**check.QUIET):
+        return check.computed(forward_pass(params, z, encoding)[0], params)
 
 
 def loss(params, tokens, mask, encoding="relative"):
@@ -160,12 +176,15 @@ def loss(params, tokens, mask, encoding="relative"):
     Parameters and errors as `loss_and_grads`; also takes complex128 parameters (complex step).
     """
     params, z, mask = check_batch(params, tokens, mask, encoding)
+    check_memory(mask.shape[1], params)
     total = params.E.dtype.type(0)
-    for b in range(len(z)):
-        logits = forward_pass(params, z[b, :-1], encoding).logits
-        losses = ops.cross_entropy_forward(logits, z[b, 1:], 0, len(params.E))
-        total += losses[mask[b]].sum()
-    return total / mask.sum(dtype=params.E.real.dtype)
+    with np.errstate(**check.QUIET):
+        for b in range(len(z)):
+            logits = forward_pass(params, z[b, :-1], encoding)[0].logits
+            losses = ops.cross_entropy_forward(logits, z[b, 1:], 0, len(params.E))
+            total += losses[mask[b]].sum()
+        total /= mask.sum(dtype=params.E.real.dtype)
+    return check.computed((total,), params)[0]
 
 
 def loss_and_grads(params, tokens, mask, encoding="relative"):
@@ -180,26 +199,29 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
 
     Returns
     -------
-    loss : scalar, mean over the mask of −log softmax(logits_t)[z_{t+1}], in nats
+    loss : scalar, as `loss` gives it
     grads : Params, the derivative of the loss by every entry
 
-    Raises ValueError on bad shapes, dtypes, token ids, an empty mask, or weights not finite.
+    Raises ValueError on bad shapes, dtypes, token ids, an empty mask, weights that are not finite or so
+    large that the loss or a gradient is not, or activations that do not fit into memory.
     """
     params, z, mask = check_batch(params, tokens, mask, encoding)
-    dtype = params.E.dtype
-    if dtype.kind != "f":
-        raise ValueError(f"params: expected float64 or float32, got {dtype}")
+    check_memory(mask.shape[1], params)
+    dtype = check.real_dtype("params", params.E.dtype)
     total = dtype.type(0)
     grads = Params(*(np.zeros_like(field) for field in params))
     dlosses = mask.astype(dtype) / mask.sum(dtype=dtype)
-    for b in range(len(z)):
-        trace = forward_pass(params, z[b, :-1], encoding)
-        losses = ops.cross_entropy_forward(trace.logits, z[b, 1:], 0, len(params.E))
-        total += losses[mask[b]].sum()
-        dlogits = ops.cross_entropy_backward(trace.logits, z[b, 1:], 0, len(params.E), dlosses[b])
-        for sum_b, grad in zip(grads, backward_pass(params, z[b, :-1], encoding, trace, dlogits)):
-            sum_b += grad
-    return total / mask.sum(dtype=dtype), grads
+    with np.errstate(**check.QUIET):
+        for b in range(len(z)):
+            trace, kept = forward_pass(params, z[b, :-1], encoding)
+            losses = ops.cross_entropy_forward(trace.logits, z[b, 1:], 0, len(params.E))
+            total += losses[mask[b]].sum()
+            dlogits = ops.cross_entropy_backward(trace.logits, z[b, 1:], 0, len(params.E), dlosses[b])
+            for sum_b, grad in zip(grads, backward_pass(params, z[b, :-1], encoding, trace, kept, dlogits)):
+                sum_b += grad
+        total /= mask.sum(dtype=dtype)
+    check.computed((total, *grads), params)
+    return total, grads
 
 
 def check_params(params):
@@ -227,3 +249,8 @@ def check_length(T, params):
     """Raise ValueError unless 1 ≤ T ≤ L."""
     if not 1 <= T <= len(params.pos):
         raise ValueError(f"tokens: expected 1..{len(params.pos)} positions (rows of pos), got {T}")
+
+
+def check_memory(T, params):
+    """Raise ValueError if the activations of one sequence do not fit into memory."""
+    check.memory("tokens", params.E.itemsize * T * (6 * T + len(params.pos) + len(params.E)))

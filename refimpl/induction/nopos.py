@@ -6,9 +6,10 @@
     S3_ts = x2_t · WK3 x2_s, s ≤ t;   A3 = softmax_s(S3);   x3_t = x2_t + WO WV Σ_s A3_ts x2_s
     logits_t = U (x3_t + WF x3_t)
 
-Only the causal mask knows about order. Each sequence begins with a marker token κ that occurs nowhere
-else: how much of a uniform attention falls on it tells the position. Source: an extension of this
-project; WS24 v2 mentions three layers without positions.
+Letters as in model.py; κ (`kappa`) is the marker, a token that stands first in each sequence and nowhere
+else. Only the causal mask depends on order, but the weight of the marker in a uniform attention falls
+with t, and so tells the position. Source: an extension of this project; WS24 v2 mentions three layers
+without positions.
 """
 
 from typing import NamedTuple
@@ -36,7 +37,7 @@ class Params(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What the claim looks at. Attention is zero above the diagonal."""
+    """What claim I11 compares. Attention is zero above the diagonal."""
 
     attention1: np.ndarray  # (T, T)
     attention2: np.ndarray  # (T, T)
@@ -48,16 +49,22 @@ def orthonormal_frame(V, rng):
     """Params of width d = 5V without memories; float64, V ≥ 2.
 
     The rows of E, E Phi1ᵀ, E Phi2ᵀ, E Phi1ᵀ Phi2ᵀ and U are one orthonormal set, from one QR
-    factorisation; Phi1 and Phi2 map everything else to zero. WV is a random orthogonal matrix.
+    factorisation; Phi1 and Phi2 map everything else to zero. WV is a random orthogonal matrix. Raises
+    ValueError if V is less than 2 or the arrays do not fit into memory.
     """
     V = check.integer("V", V, 2)
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     d = 5 * V
-    rows = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    check.memory("V", 8 * 12 * d ** 2)
+    rows, WV = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+    return frame_of(rows, WV)
+
+
+def frame_of(rows, WV):
+    """The frame whose vectors are the rows of an orthogonal matrix, in order."""
     E, E_1, E_2, E_12, U = np.split(rows, 5)
     Phi1, Phi2 = E_1.T @ E, E_2.T @ E + E_12.T @ E_1
-    WV = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    return Params(E.copy(), U.copy(), Phi1, Phi2, WV, *(np.zeros((d, d)) for _ in range(5)))
+    return Params(E.copy(), U.copy(), Phi1, Phi2, WV, *(0 * WV for _ in range(5)))
 
 
 def construct(frame, bigram, triggers, kappa, b1, beta, gamma, b3, bo):
@@ -95,19 +102,22 @@ def construct(frame, bigram, triggers, kappa, b1, beta, gamma, b3, bo):
 def forward(params, tokens):
     """Run one sequence, (T,) integers in 0..V−1, T ≥ 1, through the model; returns Trace.
 
-    The marker comes first in `tokens`, by the caller's choice. Raises ValueError on bad shapes,
-    dtypes or token ids, or weights that are not finite.
+    The caller puts the marker first in `tokens`. Raises ValueError on bad shapes, dtypes or token ids,
+    weights that are not finite or so large that an activation is not, or too many tokens for the memory.
     """
-    E, U, Phi1, Phi2, WV, WK1, WK2, WK3, WO, WF = check_params(params)
+    E, U, Phi1, Phi2, WV, WK1, WK2, WK3, WO, WF = params = check_params(params)
     z = check.integers("tokens", tokens, 0, len(E), ndim=1)
-    x0 = ops.embed_forward(E, z)
-    attention1 = ops.causal_softmax_forward(np.tril(x0 @ WK1 @ x0.T))
-    x1 = x0 + attention1 @ x0 @ Phi1.T
-    attention2 = ops.causal_softmax_forward(np.tril(x1 @ WK2 @ x1.T))
-    x2 = x1 + attention2 @ x1 @ Phi2.T
-    attention3 = ops.causal_softmax_forward(np.tril(x2 @ WK3 @ x2.T))
-    x3 = x2 + attention3 @ x2 @ WV.T @ WO.T
-    return Trace(attention1, attention2, attention3, (x3 + x3 @ WF.T) @ U.T)
+    check.memory("tokens", E.itemsize * len(z) * (6 * len(z) + len(E)))
+    with np.errstate(**check.QUIET):
+        x0 = ops.embed_forward(E, z)
+        attention1 = ops.causal_softmax_forward(np.tril(x0 @ WK1 @ x0.T))
+        x1 = x0 + attention1 @ x0 @ Phi1.T
+        attention2 = ops.causal_softmax_forward(np.tril(x1 @ WK2 @ x1.T))
+        x2 = x1 + attention2 @ x1 @ Phi2.T
+        attention3 = ops.causal_softmax_forward(np.tril(x2 @ WK3 @ x2.T))
+        x3 = x2 + attention3 @ x2 @ WV.T @ WO.T
+        logits = (x3 + x3 @ WF.T) @ U.T
+    return check.computed(Trace(attention1, attention2, attention3, logits), params)
 
 
 def check_params(params):

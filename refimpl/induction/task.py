@@ -2,7 +2,8 @@
 
     z_0 ~ pi_u;   z_{t+1} = o[z_t] if z_t ∈ Q, else z_{t+1} ~ pi_b[z_t]
 
-For each sequence one output o[q] ~ pi_o[q] is drawn for every trigger q ∈ Q. By hand, with the
+The first token has the distribution pi_u, and what follows an ordinary token v has pi_b[v]. Q holds the
+trigger tokens: for each sequence one output o[q] ~ pi_o[q] is drawn for every q ∈ Q. By hand, with the
 tokens a b c d, the trigger a and its output d:
 
     tokens       a  d  b  a  d  c
@@ -19,9 +20,11 @@ from numba import njit
 
 from refimpl import check
 
+HUGE = 1e290        # the largest count: sums of counts stay finite
+
 
 class Bigram(NamedTuple):
-    """The law of plain text: chars (V,) names of the tokens, pi_u (V,) and pi_b (V, V) float64.
+    """Statistics of plain text: chars (V,) names of the tokens, pi_u (V,) and pi_b (V, V) float64.
 
     Tokens are sorted by falling frequency, so that the K most frequent ones are 0 … K−1. Rows of
     pi_b sum to 1; pi_b[v, u] is the probability that u follows v.
@@ -36,17 +39,14 @@ class Bigram(NamedTuple):
         """Bigram of a table of counts (V, V), V ≥ 2, row v: what followed v.
 
         `prior` is added to every count (Laplace's rule). With prior = 0 a pair that was never seen
-        has probability 0: it can be sampled from, but has no logarithm, so `construct` refuses it.
-        pi_u is the share of each row. Raises ValueError on counts that are negative or not finite,
-        on a row without any, and on names that do not match.
+        has probability 0. `sample` takes such a bigram; `construct` refuses it, since log 0 = −∞.
+        pi_u is the share of each row. Raises ValueError on counts that are negative or above 1e290, on a
+        row without any, and on names that do not match.
         """
-        prior = check.real("prior", prior, low=0)
-        counts = check.asarray("counts", counts)
+        prior = check.real("prior", prior, 0, HUGE)
+        counts = check.reals("counts", counts, low=0, high=HUGE)
         if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or len(counts) < 2:
             raise ValueError(f"counts: expected shape (V, V) with V >= 2, got {counts.shape}")
-        if counts.dtype.kind not in "iuf" or not np.isfinite(counts).all() or counts.min() < 0:
-            raise ValueError(f"counts: expected finite numbers >= 0, got {counts.dtype} "
-                             f"with values that are not")
         counts = counts + prior
         rows = counts.sum(axis=1)
         if rows.min() == 0:
@@ -63,10 +63,10 @@ class Bigram(NamedTuple):
     def from_text(cls, text, V=None, prior=0.0):
         """Bigram of the characters of `text`, or of its V most frequent ones.
 
-        Other characters are dropped and their neighbours joined. The text is read as a circle (its
-        last character is followed by its first), so that every character has a successor and, with
-        prior = 0, pi_u is the stationary law of pi_b. Raises ValueError if fewer than two different
-        characters, or fewer than V, are there.
+        Other characters are dropped, and their neighbours become neighbours. The text is read as a circle:
+        its last character is followed by its first. So every character has a successor, and with
+        prior = 0 pi_u is the stationary distribution of pi_b. Raises ValueError if the text has fewer than
+        two different characters, or fewer than V, or if V² numbers do not fit into memory.
         """
         if not isinstance(text, str):
             raise ValueError(f"text: expected a str, got {type(text).__name__}")
@@ -77,6 +77,7 @@ class Bigram(NamedTuple):
         if len(ranked) < max(V, 2):
             raise ValueError(f"text: expected at least {max(V, 2)} different characters, "
                              f"got {len(ranked)}")
+        check.memory("text", 32 * V ** 2)
         rank = np.full(len(counts), V)
         rank[ranked[:V]] = np.arange(V)
         z = rank[codes]
@@ -86,8 +87,9 @@ class Bigram(NamedTuple):
 
     @classmethod
     def random(cls, V, rng):
-        """Random bigram over V ≥ 2 tokens: rows and the unigram uniform on the simplex, no zeros."""
+        """Random bigram over V ≥ 2 tokens: pi_u and the rows of pi_b are uniform on the simplex."""
         V = check.integer("V", V, 2)
+        check.memory("V", 16 * V ** 2)
         check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
         pi_u = np.sort(rng.dirichlet(np.ones(V)))[::-1]
         return cls(tuple(range(V)), pi_u, rng.dirichlet(np.ones(V), size=V))
@@ -96,8 +98,8 @@ class Bigram(NamedTuple):
 class Batch(NamedTuple):
     """tokens (n, T+1) int64; occurrence (n, T) int64; outputs (n, V) int64.
 
-    occurrence[b, t] = how often the trigger z_t has been seen up to and including t, 0 if z_t is
-    none. outputs[b, q] = o[q] in sequence b, −1 where q is no trigger of that sequence.
+    occurrence[b, t] = how often the trigger z_t has been seen up to and including t; 0 if z_t is not
+    a trigger. outputs[b, q] = o[q] in sequence b; −1 if q is not a trigger of that sequence.
     """
 
     tokens: np.ndarray
@@ -108,7 +110,7 @@ class Batch(NamedTuple):
 def trigger_ids(triggers, V):
     """Token ids of the triggers: an integer K stands for the K most frequent tokens, 0 … K−1.
 
-    Raises ValueError on more triggers than tokens, ids out of 0..V−1 and repeated ids.
+    Raises ValueError if there are more triggers than tokens, or ids outside 0..V−1 or repeated.
     """
     if isinstance(triggers, (int, np.integer)) and not isinstance(triggers, bool):
         return np.arange(check.integer("triggers", triggers, 1, V + 1))
@@ -128,13 +130,13 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
         Number of sequences, and T: each has T+1 tokens, the last of which is only predicted.
     rng : numpy.random.Generator
     triggers : int K, for the K most frequent tokens, or (K,) token ids
-    outputs : "uniform" or pi_o (V, V), row q: law of the output of trigger q
+    outputs : "uniform" or pi_o (V, V), row q: distribution of the output of trigger q
     drawn : bool
         Draw the triggers of each sequence from pi_u without repetition; `triggers` is their number.
 
     Returns
     -------
-    Batch. Raises ValueError on sizes, triggers or laws that make no task.
+    Batch. Raises ValueError on bad sizes, triggers or distributions, or sizes that do not fit into memory.
     """
     n, T = check.integer("n", n, 1), check.integer("length", length, 1)
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
@@ -142,6 +144,7 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     check.instance("drawn", drawn, (bool, np.bool_), "a bool")
     pi_b = check.law("pi_b", bigram.pi_b, 2)
     V = len(pi_b)
+    check.memory("n, length", 8 * n * (3 * T + 3 * V))
     pi_u = check.law("pi_u", bigram.pi_u, 1, V)
     pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and outputs == "uniform" else \
         check.law("outputs", outputs, 2, V)
@@ -160,51 +163,21 @@ def sample(bigram, n, length, rng, triggers=5, outputs="uniform", drawn=False):
     return Batch(z, occurrence, chosen)
 
 
-def cumulative(law):
-    """Sums (rows, V) of the rows of `law`, divided by the last, which is then exactly 1; their `starts`."""
-    sums = np.cumsum(law, axis=1)
-    sums /= sums[:, -1:]
-    return sums, starts(sums)
+def cumulative(p):
+    """Running sums (rows, V) of the distributions p (rows, V), scaled to end in exactly 1."""
+    sums = np.cumsum(p, axis=1)
+    return sums / sums[:, -1:]
 
 
-@njit(cache=True)
-def starts(sums):
-    """start[v, k], the first token u with sums[v, u] > k/V: where to search for x in [k/V, (k+1)/V).
-
-    On average the search then takes one step at most, whatever the law. Against bisection the sampler
-    gains a quarter on the bigram of text and three quarters on a random one.
-    """
-    start = np.empty(sums.shape, np.int64)
-    for v in range(sums.shape[0]):
-        u = 0
-        for k in range(sums.shape[1]):
-            while sums[v, u] <= k / sums.shape[1]:
-                u += 1
-            start[v, k] = u
-    return start
-
+# A uniform number x in [0, 1) draws the first token u with sums[u] > x: never one of probability 0.
 
 @njit(cache=True)
-def draw_one(sums, start, x):
-    """The first token u with sums[u] > x, for x in [0, 1): never one of probability 0."""
-    k = int(x * sums.shape[0])
-    u = start[k]
-    # x * V may be rounded up to the next k, whose start may be too far.
-    while u > 0 and sums[u - 1] > x:
-        u -= 1
-    while sums[u] <= x:
-        u += 1
-    return u
-
-
-@njit(cache=True)
-def draw(law, rows, x):
-    """law = cumulative((V, V)), rows and x (n, K): a token from the law of each row -> (n, K)."""
-    sums, start = law
+def draw(sums, rows, x):
+    """sums = cumulative((V, V)), rows and x (n, K): a token from the distribution of each row -> (n, K)."""
     tokens = np.empty_like(rows)
     for b in range(rows.shape[0]):
         for k in range(rows.shape[1]):
-            tokens[b, k] = draw_one(sums[rows[b, k]], start[rows[b, k]], x[b, k])
+            tokens[b, k] = np.searchsorted(sums[rows[b, k]], x[b, k], side="right")
     return tokens
 
 
@@ -214,15 +187,14 @@ def walk(unigram, bigram, outputs, x, z, occurrence):
 
     unigram = cumulative((1, V)), bigram = cumulative((V, V)), outputs (n, V).
     """
-    sums, start = bigram
     for b in range(z.shape[0]):
-        seen = np.zeros(sums.shape[0], np.int64)
-        z[b, 0] = draw_one(unigram[0][0], unigram[1][0], x[b, 0])
+        seen = np.zeros(bigram.shape[0], np.int64)
+        z[b, 0] = np.searchsorted(unigram[0], x[b, 0], side="right")
         for t in range(occurrence.shape[1]):
             v = z[b, t]
             if outputs[b, v] >= 0:
                 seen[v] += 1
                 z[b, t + 1] = outputs[b, v]
             else:
-                z[b, t + 1] = draw_one(sums[v], start[v], x[b, t + 1])
+                z[b, t + 1] = np.searchsorted(bigram[v], x[b, t + 1], side="right")
             occurrence[b, t] = seen[v]

@@ -1,8 +1,8 @@
 """The constructed memory without its hidden units: many facts, the same losses and gradients.
 
-With one-hot embeddings, the square and a Latin table, the 2NR hidden units of `construct` only ever
-say what R2 and R3 say. With u_i, v_j, alpha_r the attention on s_i, a_j and the relation token, and
-up to what all tokens of a slot share, which no softmax sees,
+With one-hot embeddings, the square and a Latin table, the 2NR hidden units of `construct` compute what
+claims R2 and R3 say. Let u_i, v_j, alpha_r be the attention on s_i, a_j and the relation token. Up to a
+constant that all tokens of a slot share, and that changes no softmax,
 
     infer     logit[r'] = 2 lam Σ_{i≤n, j<n} u_i v_j 1[rho(s_i, a_j) = r']
     recall    logit[a'] = lam Σ_i (u_i² 1[a' ∈ g(s_i, ·)] + 2 alpha_r u_i 1[a' = g(s_i, r)])
@@ -13,23 +13,24 @@ so that with p the softmax over the slot and e = p − 1[target]
     recall    dL/du_i = 2 lam (u_i Σ_r' e[g(s_i, r')] + alpha_r e[g(s_i, r)])
               dL/dalpha_r = 2 lam Σ_i u_i e[g(s_i, r)]
 
-where a pair without a relation votes for none. In the recall step all answers outside the rows
-g(s_i, ·) have logit 0: they enter the softmax as one class of N − (distinct answers in the rows),
-counted, not listed. A prompt costs O(n² + nR), whatever N; the table O(N) memory.
+where rho(s, a) is the relation with g(s, r) = a; a pair without one adds nothing. In the recall step all
+answers outside the rows g(s_i, ·) have logit 0. They enter the softmax as one class, of which only the
+number is needed. So a prompt takes O(n² + nR) operations for every N, and the table O(N) memory.
 
-The scores are sums of entries of WKQ: of token or position of the last, by token or position of
-the i-th. "Position-only" attention has the position–position entry alone, one row of logits a step.
-Full attention has all four; only entries that some training prompt reads ever move (R14), so `seen`
-lists these and `index` finds them, and no others are stored. The steps share none: an entry's row is
-that of the last token or position, a subject or 2n in one step, a relation or 2n+1 in the other.
+A score is a sum of four entries of WKQ: row the last token or position, column the i-th token or position.
+"Position-only" attention has the position–position entry alone: one row of logits for each step. Full
+attention has all four. Training moves only entries that some prompt reads (R14): `seen` lists these,
+`index` finds them, and no others are stored. The two steps share no entry: rows are a subject or
+position 2n (infer), a relation or position 2n+1 (recall).
 
-Everything agrees with the dense model, its oracle, to rounding: claim R15.
+Everything agrees with the dense model to rounding: claim R15.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from scipy.special import softmax
 
 from refimpl import check
 from refimpl.recall.task import Facts, Prompts
@@ -39,32 +40,32 @@ LARGEST_N = 2 ** 29     # so that ids of entries, below (3N + 2n + 2)², fit int
 
 
 class Steps(NamedTuple):
-    """One thing for each step: weights (and their gradients), entries, indices, or traces."""
+    """The same for each step: weights (and their gradients), entries, indices, or traces."""
 
     infer: Any
     recall: Any
 
 
 class Trace(NamedTuple):
-    """What became of every prompt in one step."""
+    """The result of one step for every prompt."""
 
     attention: np.ndarray   # (count, T)
     losses: np.ndarray      # (count,) in nats, over the slot's own tokens
-    margins: np.ndarray     # (count,) logit of the target − the largest other; > 0 if it is right
+    margins: np.ndarray     # (count,) logit of the target − the largest other; > 0 if the target wins
 
 
 def seen(prompts):
     """The entries of WKQ that the scores of these prompts read: Steps of (K,) ids, sorted, distinct.
 
     The id of an entry is row · (V + L) + column, V = 2N + R tokens and L = 2n + 2 positions. Raises
-    ValueError on prompts that are none.
+    ValueError unless `prompts` are Prompts whose shapes and values fit together.
     """
     prompts = check_prompts(prompts)
     return Steps(*(np.unique(entries(prompts, step)) for step in Steps._fields))
 
 
 def index(known, prompts):
-    """Where the scores of these prompts find their entries among the known ones.
+    """Where the entries of these prompts' scores stand in the list of known ones.
 
     Parameters
     ----------
@@ -73,9 +74,9 @@ def index(known, prompts):
 
     Returns
     -------
-    Steps of (count, T, 4) integers: the places in `known` of the four entries that add up to each
-    score, by token–token, token–position, position–token, position–position; −1 for entries that are
-    not known, which are zero. Raises ValueError on other types, shapes and values.
+    Steps of (count, T, 4) integers: for each score the places in `known` of its four entries, token–token,
+    token–position, position–token and position–position. An entry that is not known is zero; its place
+    is −1. Raises ValueError on other types, shapes and values.
     """
     places, prompts = [], check_prompts(prompts)
     for ids, step in zip(check.instance("known", known, Steps, "implicit.Steps"), Steps._fields):
@@ -111,7 +112,7 @@ def loss_and_grads(weights, facts, prompts, lam, index=None):
     weights : Steps of float64 arrays. Position-only: logits of the positions, (2n+1,) and (2n+2,).
         Full: the entries of WKQ that `seen` lists, (K,) each
     facts : Facts, Latin
-    prompts : Prompts of these facts. Subjects are distinct and a_n = g(s_n, r); the answers shown
+    prompts : Prompts of these facts. Subjects are distinct and a_n = g(s_n, r); the other answers
         may be any (for noise)
     lam : float > 0, strength of the memory
     index : None for position-only attention, or what `index` returns for these prompts
@@ -132,7 +133,7 @@ def loss_and_grads(weights, facts, prompts, lam, index=None):
         if place is None:
             grads.append(dscores.sum(axis=0))
         else:
-            # One bin more, for the entries that are not known: place −1.
+            # The first bin takes the entries that are not known, whose place is −1.
             four = np.broadcast_to(dscores[..., None], place.shape)
             grads.append(np.bincount(place.ravel() + 1, four.ravel(), len(w) + 1)[1:])
     return loss, Steps(*grads)
@@ -156,7 +157,8 @@ def run(weights, facts, prompts, lam, index):
     if (a[:, -1] != answer_of[np.arange(count), -1, r]).any():
         raise ValueError("answers: expected a_n = g(s_n, r), got another")
     attention = [softmax(scores(f"weights.{step}", getattr(weights, step), index and getattr(index, step),
-                                count, 2 * width - 1 + extra)) for extra, step in enumerate(Steps._fields)]
+                                count, 2 * width - 1 + extra), axis=1)
+                 for extra, step in enumerate(Steps._fields)]
     results = (infer(attention[0], facts.relation(s[:, :, None], a[:, None, :-1]), r, facts.R, lam),
                recall(attention[1], answer_of, r, np.zeros(facts.N, np.int64), lam))
     for alpha, (losses, margins, dalpha) in zip(attention, results):
@@ -185,17 +187,11 @@ def scores(name, w, place, count, T):
     return np.append(w, 0.0)[place].sum(axis=2)     # the last one, 0, stands at place −1
 
 
-def softmax(scores):
-    """(count, T) -> (count, T), rows summing to 1."""
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-# cross entropy of one target among the tokens listed, and `rest` more of logit 0:
+# cross entropy of a target among the tokens listed and `rest` other ones with logit 0:
 #
-# loss = log Σ_u exp(logits_u) − logits_target,  dlogits_u = p_u − 1[u = target]
+# loss = log(rest + Σ_u exp(logits_u)) − logits_target,  dlogits_u = p_u − 1[u = target]
 #
-# Neither subtracts from 1 what is nearly 1: a confident prediction keeps its digits.
+# As in ops.py, neither subtracts from 1 what is nearly 1, and a confident prediction keeps its digits.
 
 @njit(cache=True)
 def cross_entropy(logits, target, rest, dlogits):
@@ -244,7 +240,8 @@ def infer(alpha, relation_of, target, R, lam):
 def recall(alpha, answer_of, r, place, lam):
     """alpha (count, 2n+2), answer_of (count, n+1, R), r (count,) -> losses, margins, dalpha.
 
-    place (N,) is zero before and after: 1 + the number of an answer among those of the prompt.
+    place (N,) is zero before and after the call. Within it, 1 + the number of an answer among those of the
+    prompt.
     """
     count, subjects, R = answer_of.shape
     losses, margins, dalpha = np.empty(count), np.empty(count), np.zeros(alpha.shape)

@@ -1,4 +1,7 @@
-"""Weights written by hand: an MLP that stores every fact twice, once to infer and once to recall."""
+"""Weights written by hand: an MLP that stores every fact twice, once to infer and once to recall.
+
+Letters as in model.py; e_s, e_a, e_r are the one-hot tokens of a subject, an answer and a relation.
+"""
 
 import numpy as np
 
@@ -21,17 +24,16 @@ def construct(facts, n, lam, activation="square", bias=None):
     n : int ≥ 1, pairs in the prompt: 2n+2 positions
     lam : float > 0, strength
     activation : "square" or "relu"
-    bias : float ≥ 0, relu only: b1 = −bias. By default 3/(4(n+1)), one and a half uniform weights
-        1/(2n+2) of the recall prompt. It lies between one and two uniform weights of either prompt,
-        1/(2n+1) < 3/(4(n+1)) < 2/(2n+2), so that under uniform attention a unit is silent if half
-        its key is in the prompt, and speaks if all of it is.
+    bias : float ≥ 0, relu only: b1 = −bias. By default 3/(4(n+1)). This lies between one and two uniform
+        weights of either prompt, 1/(2n+1) < 3/(4(n+1)) < 2/(2n+2). So under uniform attention a unit is 0
+        if half of its key is in the prompt, and positive if all of its key is.
 
     Returns
     -------
-    Params with d = 2N+R, dp = 2n+2, m = 2NR and WKQ = 0. Raises ValueError on bad input, and with
-    the estimate if they would not fit into this machine's memory: `implicit` needs none of them.
+    Params with d = 2N+R, dp = 2n+2, m = 2NR and WKQ = 0. Raises ValueError on bad input, and if they
+    do not fit into memory (`implicit` computes the same without storing them).
 
-    Source: THEORY R, "constructed memory"; provenance: formalised.
+    Source: the memory of HNLG26; provenance: formalised.
     """
     check.instance("facts", facts, Facts, "recall.Facts")
     n = check.integer("n", n, 1)

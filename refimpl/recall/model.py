@@ -7,7 +7,20 @@
 
 Only the last position asks, the values carry no positions, and there is no residual path. WKQ reads
 token and position, one below the other, so it has four blocks: content or position of the last
-token, by content or position of token i. Source: the one-layer model of HNLG26, formalised.
+token, by content or position of token i.
+
+Letters and sizes:
+
+    z_i, T       the token at position i of a prompt of T tokens; last = T − 1
+    N, R, n      subjects (and answers), relations, pairs in a prompt
+    V, L         V = 2N + R tokens in the vocabulary; L = 2n + 2 position vectors, T ≤ L
+    d, dp, m     width of an embedding, of a position vector; hidden units
+    rows, query  rows[i] = [E[z_i]; P[i]]; what the last token asks with, WKQᵀ rows[last]
+    slot         the tokens start ≤ u < stop that compete in the softmax of the loss
+    dX           the derivative of the loss by X, with the shape of X
+
+In the literature's terms WKQ is a QK matrix; the values are the embeddings themselves, so the OV matrix
+is the identity. Source: the one-layer model of HNLG26, formalised.
 
 Weights are [out, in] and act on column vectors, so rows of activations go through as `x @ W.T`.
 """
@@ -23,10 +36,7 @@ ACTIVATIONS = {"square": (ops.square_forward, ops.square_backward),
 
 
 class Params(NamedTuple):
-    """The seven arrays of the model, all of one dtype: float64, float32 or complex128.
-
-    V = 2N + R tokens, L = 2n + 2 positions, m hidden units.
-    """
+    """The seven arrays of the model, all of one dtype: float64, float32 or complex128."""
 
     E: np.ndarray       # (V, d) token embeddings
     U: np.ndarray       # (V, d) unembeddings
@@ -50,16 +60,67 @@ class Trace(NamedTuple):
     logits: np.ndarray          # (V,)
 
 
+def forward_pass(params, z, activation):
+    """The forward pass in numbered steps, on arguments that have been checked: z (T,) -> Trace, query."""
+    E, U, P, WKQ, W1, b1, W2 = params
+    phi = ACTIVATIONS[activation][0]
+    content = ops.embed_forward(E, z)                               # 1
+    rows = np.hstack([content, P[:len(z)]])                         # 2
+    query = rows[-1] @ WKQ                                          # 3
+    scores = rows @ query
+    attention = ops.softmax_forward(scores)                         # 4
+    x = attention @ content                                         # 5
+    preactivation = W1 @ x + b1                                     # 6
+    hidden = phi(preactivation)                                     # 7
+    y = W2 @ hidden                                                 # 8
+    logits = U @ y                                                  # 9
+    return Trace(rows, scores, attention, x, preactivation, hidden, y, logits), query
+
+
+def backward_pass(params, z, activation, trace, query, dlogits):
+    """Undo the numbered steps in reverse: dlogits (V,) -> Params of gradients.
+
+    For y = W x the derivatives are dx = Wᵀ dy and dW = dy xᵀ. An activation that is used more than
+    once adds up what comes back from each use: rows[i] as key, rows[-1] as query, content as value.
+    """
+    E, U, P, WKQ, W1, b1, W2 = params
+    phi_backward = ACTIVATIONS[activation][1]
+    rows, d = trace.rows, E.shape[1]
+    dU = np.outer(dlogits, trace.y)                                 # 9
+    dy = dlogits @ U
+    dW2 = np.outer(dy, trace.hidden)                                # 8
+    dhidden = dy @ W2
+    dpreactivation = phi_backward(trace.preactivation, dhidden)     # 7
+    dW1 = np.outer(dpreactivation, trace.x)                         # 6
+    db1 = dpreactivation
+    dx = dpreactivation @ W1
+    dattention = rows[:, :d] @ dx                                   # 5
+    dcontent = np.outer(trace.attention, dx)
+    dscores = ops.softmax_backward(trace.attention, dattention)     # 4
+    dquery = dscores @ rows                                         # 3
+    dWKQ = np.outer(rows[-1], dquery)
+    drows = np.outer(dscores, query)
+    drows[-1] += WKQ @ dquery
+    dcontent += drows[:, :d]                                        # 2
+    dP = np.zeros_like(P)
+    dP[:len(z)] = drows[:, d:]
+    dE = np.zeros_like(E)                                           # 1
+    ops.embed_backward(z, dcontent, dE)
+    return Params(dE, dU, dP, dWKQ, dW1, db1, dW2)
+
+
 def init(N, R, n, d, dp, m, rng):
     """Gaussian E, U, P, W1 and W2 with rows of length about 1, WKQ and b1 zero; float64.
 
     N subjects, R relations, n pairs (V = 2N + R tokens, L = 2n + 2 positions), widths d and dp, m hidden
-    units, each ≥ 1. Entries are N(0, 1/d), of P N(0, 1/dp) and of W2 N(0, 1/m).
+    units, each ≥ 1. Entries are N(0, 1/d), of P N(0, 1/dp) and of W2 N(0, 1/m). Raises ValueError on
+    other sizes, or sizes that do not fit into memory.
     """
     N, R, n, d, dp, m = (check.integer(*item, 1) for item in
                          (("N", N), ("R", R), ("n", n), ("d", d), ("dp", dp), ("m", m)))
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     V, L = 2 * N + R, 2 * n + 2
+    check.memory("N, R, n, d, dp, m", 8 * (2 * V * d + L * dp + (d + dp) ** 2 + 2 * m * d))
     E, U, P, W1, W2 = (rng.normal(0, shape[1] ** -0.5, shape)
                        for shape in ((V, d), (V, d), (L, dp), (m, d), (d, m)))
     return Params(E, U, P, np.zeros((d + dp, d + dp)), W1, np.zeros(m), W2)
@@ -69,7 +130,7 @@ def position_logits(params, T):
     """The row of WKQ by which position T−1 asks for the positions 0 … T−1: a copy, (T,).
 
     With one-hot positions, as `construct` has them, these are the scores of a prompt of T tokens as far
-    as positions alone decide. Of the gradient's Params they are the derivatives by these logits.
+    as positions alone decide. Given the gradients, it returns the derivatives by these logits.
     Raises ValueError unless WKQ has room for T positions.
     """
     params, row, columns = position_row(params, T)
@@ -77,7 +138,7 @@ def position_logits(params, T):
 
 
 def with_position_logits(params, w):
-    """Params whose `position_logits(…, len(w))` are w (T,); all else is kept. The inverse of reading them.
+    """The same Params, except that `position_logits(…, len(w))` are w (T,).
 
     Raises ValueError on other shapes or dtypes, or numbers that are not finite.
     """
@@ -97,72 +158,17 @@ def position_row(params, T, name="T"):
 
 
 def forward(params, tokens, activation="square"):
-    """Run one prompt through the model.
+    """Run one prompt through the model: tokens (T,), integers in 0..V−1, 1 ≤ T ≤ L -> Trace.
 
-    Parameters
-    ----------
-    params : Params
-    tokens : (T,) integers in 0..V−1, 1 ≤ T ≤ L
-    activation : "square" or "relu"
-
-    Returns
-    -------
-    Trace. Raises ValueError on bad shapes, dtypes, token ids, or weights that are not finite.
+    activation : "square" or "relu". Raises ValueError on bad shapes, dtypes, token ids, weights that are
+    not finite or so large that an activation is not, or activations that do not fit into memory.
     """
     params = check_params(params)
     check.choice("activation", activation, tuple(ACTIVATIONS))
     z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
     check_length(len(z), params)
-    return forward_pass(params, z, activation)
-
-
-def forward_pass(params, z, activation):
-    """The forward pass itself, in numbered steps, on arguments that have been checked."""
-    E, U, P, WKQ, W1, b1, W2 = params
-    phi = ACTIVATIONS[activation][0]
-    content = ops.embed_forward(E, z)                               # 1
-    rows = np.hstack([content, P[:len(z)]])                         # 2
-    scores = rows @ (rows[-1] @ WKQ)                                # 3
-    attention = ops.softmax_forward(scores)                         # 4
-    x = attention @ content                                         # 5
-    preactivation = W1 @ x + b1                                     # 6
-    hidden = phi(preactivation)                                     # 7
-    y = W2 @ hidden                                                 # 8
-    logits = U @ y                                                  # 9
-    return Trace(rows, scores, attention, x, preactivation, hidden, y, logits)
-
-
-def backward_pass(params, z, activation, trace, dlogits):
-    """Undo the numbered steps in reverse: dlogits (V,) -> Params of gradients.
-
-    For y = W x the cotangents are dx = Wᵀ dy and dW = dy xᵀ. An activation that is used more than
-    once adds up what comes back from each use: rows[i] as key, rows[-1] as query, content as value.
-    """
-    E, U, P, WKQ, W1, b1, W2 = params
-    rows, _, attention, x, preactivation, hidden, y, _ = trace
-    phi_backward = ACTIVATIONS[activation][1]
-    d = E.shape[1]
-    dU = np.outer(dlogits, y)                                       # 9
-    dy = dlogits @ U
-    dW2 = np.outer(dy, hidden)                                      # 8
-    dhidden = dy @ W2
-    dpreactivation = phi_backward(preactivation, dhidden)           # 7
-    dW1 = np.outer(dpreactivation, x)                               # 6
-    db1 = dpreactivation
-    dx = dpreactivation @ W1
-    dattention = rows[:, :d] @ dx                                   # 5
-    dcontent = np.outer(attention, dx)
-    dscores = ops.softmax_backward(attention, dattention)           # 4
-    key = dscores @ rows                                            # 3
-    dWKQ = np.outer(rows[-1], key)
-    drows = np.outer(dscores, rows[-1] @ WKQ)
-    drows[-1] += WKQ @ key
-    dcontent += drows[:, :d]                                        # 2
-    dP = np.zeros_like(P)
-    dP[:len(z)] = drows[:, d:]
-    dE = np.zeros_like(E)                                           # 1
-    ops.embed_backward(z, dcontent, dE)
-    return Params(dE, dU, dP, dWKQ, dW1, db1, dW2)
+    with np.errstate(**check.QUIET):
+        return check.computed(forward_pass(params, z, activation)[0], params)
 
 
 def loss(params, tokens, targets, slot=None, activation="square"):
@@ -172,10 +178,12 @@ def loss(params, tokens, targets, slot=None, activation="square"):
     """
     params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
     total = params.E.dtype.type(0)
-    for b in range(len(z)):
-        logits = forward_pass(params, z[b], activation).logits[None]
-        total += ops.cross_entropy_forward(logits, targets[b:b + 1], start, stop)[0]
-    return total / total.real.dtype.type(len(z))
+    with np.errstate(**check.QUIET):
+        for b in range(len(z)):
+            logits = forward_pass(params, z[b], activation)[0].logits[None]
+            total += ops.cross_entropy_forward(logits, targets[b:b + 1], start, stop)[0]
+        total /= total.real.dtype.type(len(z))
+    return check.computed((total,), params)[0]
 
 
 def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
@@ -191,26 +199,28 @@ def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
 
     Returns
     -------
-    loss : scalar, mean over the prompts of −log softmax(logits over the slot)[target], in nats
+    loss : scalar, as `loss` gives it
     grads : Params, the derivative of the loss by every entry
 
-    Raises ValueError on bad shapes, dtypes, token ids, slot, or weights that are not finite.
+    Raises ValueError on bad shapes, dtypes, token ids, slot, weights that are not finite or so large
+    that the loss or a gradient is not, or activations that do not fit into memory.
     """
     params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
-    dtype = params.E.dtype
-    if dtype.kind != "f":
-        raise ValueError(f"params: expected float64 or float32, got {dtype}")
+    dtype = check.real_dtype("params", params.E.dtype)
     total = dtype.type(0)
     grads = Params(*(np.zeros_like(array) for array in params))
     dloss = np.full(1, 1 / len(z), dtype)
-    for b in range(len(z)):
-        trace = forward_pass(params, z[b], activation)
-        logits, target = trace.logits[None], targets[b:b + 1]
-        total += ops.cross_entropy_forward(logits, target, start, stop)[0]
-        dlogits = ops.cross_entropy_backward(logits, target, start, stop, dloss)[0]
-        for sum_b, grad in zip(grads, backward_pass(params, z[b], activation, trace, dlogits)):
-            sum_b += grad
-    return total / dtype.type(len(z)), grads
+    with np.errstate(**check.QUIET):
+        for b in range(len(z)):
+            trace, query = forward_pass(params, z[b], activation)
+            logits, target = trace.logits[None], targets[b:b + 1]
+            total += ops.cross_entropy_forward(logits, target, start, stop)[0]
+            dlogits = ops.cross_entropy_backward(logits, target, start, stop, dloss)[0]
+            for sum_b, grad in zip(grads, backward_pass(params, z[b], activation, trace, query, dlogits)):
+                sum_b += grad
+        total /= dtype.type(len(z))
+    check.computed((total, *grads), params)
+    return total, grads
 
 
 def check_params(params):
@@ -218,15 +228,11 @@ def check_params(params):
     check.instance("params", params, Params, "recall.Params")
     E = check.floats("E", params.E, (None, None))
     (V, d), dtype = E.shape, E.dtype
-    U = check.floats("U", params.U, (V, d), dtype)
     P = check.floats("P", params.P, (None, None), dtype)
-    width = d + P.shape[1]
-    WKQ = check.floats("WKQ", params.WKQ, (width, width), dtype)
     W1 = check.floats("W1", params.W1, (None, d), dtype)
-    m = len(W1)
-    b1 = check.floats("b1", params.b1, (m,), dtype)
-    W2 = check.floats("W2", params.W2, (d, m), dtype)
-    return Params(E, U, P, WKQ, W1, b1, W2)
+    width, m = d + P.shape[1], len(W1)
+    shapes = (V, d), (V, d), P.shape, (width, width), (m, d), (m,), (d, m)
+    return Params(*(check.floats(*item, dtype) for item in zip(Params._fields, params, shapes)))
 
 
 def check_batch(params, tokens, targets, slot, activation):
@@ -249,6 +255,7 @@ def check_batch(params, tokens, targets, slot, activation):
 
 
 def check_length(T, params):
-    """Raise ValueError unless 1 ≤ T ≤ L."""
+    """Raise ValueError unless 1 ≤ T ≤ L, and the activations of one prompt fit into memory."""
     if not 1 <= T <= len(params.P):
         raise ValueError(f"tokens: expected 1..{len(params.P)} positions (rows of P), got {T}")
+    check.memory("tokens", 3 * params.E.itemsize * T * len(params.WKQ))

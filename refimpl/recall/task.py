@@ -8,11 +8,14 @@ hand, with the months and the relation r = 1, "two months later":
     infer     January March May July October        -> two months later
     recall    … the same, and: two months later     -> December
 
-The table g is Latin: every g(·, r) is a bijection and every g(s, ·) injective. So any two of subject,
-relation and answer fix the third, and neither subject nor answer alone says anything of r.
-Source: the task of HNLG26; the Latin table is this project's formalisation.
+There are N subjects s, N answers a and R relations r; a prompt shows n pairs. The table g is Latin: every
+g(·, r) is a bijection and every g(s, ·) is injective. So any two of subject, relation and answer determine
+the third, while a subject or an answer alone says nothing about r. A prompt is collision-free if its answer
+rows g(s_i, ·) are pairwise disjoint. Source: the task of HNLG26; the Latin table is this project's
+formalisation.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +29,7 @@ PITCHES = ("C", "C sharp", "D", "D sharp", "E", "F", "F sharp", "G", "G sharp", 
 # INTERVALS[r] is r + 1 semitones.
 INTERVALS = ("minor second", "major second", "minor third", "major third", "fourth", "tritone",
              "fifth", "minor sixth", "major sixth", "minor seventh", "major seventh")
-ROUNDS = 1000       # how often `sample` draws again before it gives up
+DRAWS = 1000        # `sample` gives up if a collision-free prompt needs more draws than this on average
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +38,9 @@ class Facts:
 
         g(s, r) = pi[(sigma[s] + shifts[r]) mod N]
 
-    pi (N,) is a permutation; sigma (N,) is one too, unless `is_latin` is False: then it is any
-    integers in 0..N−1, and g(·, r) no bijection (for controls). shifts (R,) are distinct, in 0..N−1.
-
-    Raises ValueError naming the first entry that breaks this.
+    pi (N,) is a permutation. So is sigma (N,); with `is_latin` = False it may be any integers in 0..N−1,
+    and then g(·, r) need not be a bijection (for controls). shifts (R,) are distinct, in 0..N−1. Raises
+    ValueError naming the first entry that breaks this.
     """
 
     pi: np.ndarray              # (N,) answers around the cycle
@@ -46,9 +48,10 @@ class Facts:
     shifts: np.ndarray          # (R,) how far each relation goes
     is_latin: bool = True
     place: np.ndarray = field(init=False, repr=False)       # (N,) inverse of pi
-    relations: np.ndarray = field(init=False, repr=False)   # (N,) inverse of shifts, −1 where none
+    relations: np.ndarray = field(init=False, repr=False)   # (N,) inverse of shifts, −1 where there is none
 
     def __post_init__(self):
+        check.instance("is_latin", self.is_latin, (bool, np.bool_), "a bool")
         N = check.asarray("pi", self.pi).size
         arrays = {name: check.integers(name, getattr(self, name), 0, N, ndim=1).copy()
                   for name in ("pi", "sigma", "shifts")}
@@ -66,10 +69,12 @@ class Facts:
     def latin(cls, N, R, rng):
         """A random table of N subjects, N answers and R ≤ N relations.
 
-        The shifts are 0 … R−1 in random order: consecutive, because then the answers of a subject
-        are R neighbours on the cycle, and collision-free prompts exist whenever (n+1) R ≤ N.
+        The shifts are 0 … R−1 in random order. The answers of a subject are then R neighbours on the
+        cycle, and collision-free prompts exist if (n+1) R ≤ N. Raises ValueError on bad sizes, or sizes
+        that do not fit into memory.
         """
         N = check.integer("N", N, 1)
+        check.memory("N", 80 * N)
         R = check.integer("R", R, 1, N + 1)
         check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
         return cls(rng.permutation(N), rng.permutation(N), rng.permutation(R))
@@ -78,7 +83,7 @@ class Facts:
     def months(cls, R=4):
         """The 12 MONTHS and the relations "r+1 months later", r < R ≤ 11.
 
-        R = 4 is the most for which prompts with n = 2 pairs can be collision-free.
+        R = 4 is the largest for which prompts with n = 2 pairs can be collision-free.
         """
         R = check.integer("R", R, 1, 12)
         return cls(np.arange(12), np.arange(12), np.arange(1, R + 1))
@@ -148,7 +153,9 @@ def sample(facts, n, count, rng, collision_free=False):
 
     Returns
     -------
-    Prompts. Raises ValueError on bad sizes, or if no collision-free prompt exists or is found.
+    Prompts. Raises ValueError on bad sizes, sizes that do not fit into memory, or if a collision-free prompt
+    does not exist or needs more than 1000 draws on average. This average is exact for consecutive shifts,
+    as those of `Facts.latin`; for others it is what has been drawn, by what has been found.
     """
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     check.instance("facts", facts, Facts, "recall.Facts")
@@ -158,18 +165,18 @@ def sample(facts, n, count, rng, collision_free=False):
     if collision_free and (n + 1) * R > N:
         raise ValueError(f"collision_free: expected (n+1) R <= N, as n+1 disjoint rows hold (n+1) R "
                          f"answers, got n = {n}, R = {R}, N = {N}")
-    subjects = distinct(N, n + 1, count, rng)
-    if collision_free:
-        rejected = np.flatnonzero(collide(facts, subjects))
-        for _ in range(ROUNDS):
-            if len(rejected) == 0:
-                break
-            subjects[rejected] = distinct(N, n + 1, len(rejected), rng)
-            rejected = rejected[collide(facts, subjects[rejected])]
-        else:
-            raise ValueError(f"collision_free: {len(rejected)} of {count} prompts still collide after "
-                             f"being drawn {ROUNDS + 1} times, with n = {n}, R = {R}, N = {N}; "
-                             "such prompts are rare or do not exist here")
+    check.memory("n, count", 8 * count * (n + 1) * (8 + (3 * R if collision_free else 0)))
+    needed = consecutive_draws(facts, n) if collision_free else None
+    subjects, rejected, drawn, found = np.empty((count, n + 1), np.int64), np.arange(count), 0, 0
+    while len(rejected):
+        average = needed or drawn / max(found, 1)
+        if average > DRAWS:
+            raise ValueError(f"collision_free: expected at most {DRAWS} draws for a prompt on average, got "
+                             f"{average:.4g} (drawn {drawn}, found {found}) with n = {n}, R = {R}, N = {N}")
+        subjects[rejected] = distinct(N, n + 1, len(rejected), rng)
+        drawn += len(rejected)
+        rejected = rejected[collide(facts, subjects[rejected])] if collision_free else rejected[:0]
+        found = count - len(rejected)
     relation = rng.integers(0, R, count)
     return Prompts(N, R, subjects, relation, facts.answer(subjects, relation[:, None]))
 
@@ -195,6 +202,22 @@ def collide(facts, subjects):
     answers = facts.answer(subjects[:, :, None], np.arange(facts.R)).reshape(len(subjects), -1)
     answers.sort(axis=1)
     return (answers[:, 1:] == answers[:, :-1]).any(axis=1)
+
+
+def consecutive_draws(facts, n):
+    """Draws for a collision-free prompt on average, with consecutive shifts: 1 / P; None with others.
+
+        P = Π_{j=1}^{n} (N − (n+1)(R−1) − j) / (N − j)
+
+    Put the first row anywhere on the cycle: the other n subjects have (N − 1) … (N − n) ordered places.
+    If the rows are disjoint, then behind the first one stand n rows and N − (n+1) R single answers in some
+    order; the rows have (N − (n+1)(R−1) − 1) … (N − (n+1)(R−1) − n) ordered places among them.
+    Source: derived here.
+    """
+    N, R = facts.N, facts.R
+    if not facts.is_latin or np.count_nonzero(facts.relations[(facts.shifts + 1) % N] < 0) > 1:
+        return None
+    return math.prod((N - j) / (N - (n + 1) * (R - 1) - j) for j in range(1, n + 1))
 
 
 def inverse(name, values, N, what):

@@ -164,3 +164,25 @@ def test_gradients_need_real_weights(params):
 def test_bad_sizes_of_init_are_named(sizes, name, rng):
     with pytest.raises(ValueError, match=f"^{name}:"):
         induction.init(*sizes, rng)
+
+
+@pytest.mark.parametrize("call", [
+    lambda p: forward(p, [0, 1, 2]), lambda p: loss(p, [[0, 1, 2]], np.ones((1, 2), bool)),
+    lambda p: loss_and_grads(p, [[0, 1, 2]], np.ones((1, 2), bool)),
+    lambda p: loss_and_grads(p, [[0, 1, 2]], np.ones((1, 2), bool), "absolute")])
+@pytest.mark.parametrize("change", [
+    dict(E=1e155), dict(U=1e200, WF=1e200), dict(E=1e10, WK1=1e300), dict(WO=1e160, WV=1e160)])
+def test_weights_that_overflow_are_named(call, change, params):
+    call(params)
+    huge = params._replace(**{name: size * getattr(params, name) for name, size in change.items()})
+    with pytest.raises(ValueError, match="^params: .* stay finite, got entries up to .* in (E|U|WK1|WO|WV)$"):
+        call(huge)
+
+
+def test_loss_that_overflows_over_finite_logits_is_named(params):
+    """The logits are ±1.2e308: their difference is not finite, nor is the loss."""
+    flat = params._replace(E=np.ones((V, d)), U=np.ones((V, d)) * [[1], [-1], [1], [1]] * 1.2e308 / d,
+                           Phi=0 * params.Phi, WO=0 * params.WO, WF=0 * params.WF)
+    assert np.isfinite(forward(flat, [0]).logits).all()
+    with pytest.raises(ValueError, match="^params: "):
+        loss(flat, [[0, 1]], np.ones((1, 1), bool))

@@ -36,12 +36,12 @@ def test_every_memory_of_the_construction_is_recalled(rng):
 
 
 def test_recall_counts_rows_and_averages_differences():
-    found = probes.recall([(np.array([4.0, 1, 2]), 0), (np.array([0.0, 3, 1]), 2)])
+    found = probes.read([(np.array([4.0, 1, 2]), 0), (np.array([0.0, 3, 1]), 2)])
     assert found == (0.5, (2 - 2) / 2, (2.5 - 0.5) / 2)
 
 
 def test_a_tie_is_no_recall():
-    assert probes.recall([(np.array([1.0, 1, 0]), 0)]).argmax == 0
+    assert probes.read([(np.array([1.0, 1, 0]), 0)]).argmax == 0
 
 
 def test_absolute_memory_is_not_recalled_beyond_the_training_length(rng):

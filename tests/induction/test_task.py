@@ -43,6 +43,25 @@ def test_counts_that_make_no_bigram_are_refused(counts):
         Bigram.from_counts(counts)
 
 
+@pytest.mark.parametrize("counts", [[[1e308, 1e308], [1, 1]], [[10 ** 400, 1], [1, 1]],
+                                    np.array([["1e400", 1], [1, 1]], np.longdouble)])
+def test_counts_whose_sums_are_not_finite_are_refused(counts):
+    with pytest.raises(ValueError, match="^counts: "):
+        Bigram.from_counts(counts)
+
+
+@pytest.mark.parametrize("counts, dtype", [
+    ([[2 ** 63, 2 ** 63], [0, 2 ** 62]], np.uint64), ([[6e4, 6e4], [0, 3e4]], np.float16),
+    ([[6e4, 6e4], [0, 3e4]], np.longdouble), ([[6e4, 6e4], [0, 3e4]], np.float32),
+    ([[2e289, 2e289], [0, 1e289]], float)])
+def test_counts_of_every_type_make_the_same_bigram(counts, dtype, rng):
+    bigram = Bigram.from_counts(np.array(counts, dtype))
+    assert bigram.pi_b.dtype == bigram.pi_u.dtype == np.float64
+    np.testing.assert_allclose(bigram.pi_b, [[0.5, 0.5], [0, 1]], rtol=1e-15)
+    np.testing.assert_allclose(bigram.pi_u, [0.8, 0.2], rtol=1e-15)
+    sample(bigram, 2, 3, rng, triggers=1)
+
+
 @pytest.mark.parametrize("text, V", [("", None), ("aaaa", None), ("abab", 3)])
 def test_text_that_makes_no_bigram_is_refused(text, V):
     with pytest.raises(ValueError, match="different characters"):

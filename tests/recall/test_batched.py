@@ -54,6 +54,16 @@ def test_confident_gradients_keep_their_digits(rng):
     np.testing.assert_allclose(mine.U, theirs.U, rtol=1e-9, atol=0)
 
 
+def test_loss_and_gradient_forty_nats_apart_keep_their_digits():
+    """−log p and p − 1 are e^−40 to rounding: 1 − e^−40 rounds to 1, and leaves nothing to subtract."""
+    params = Params(np.eye(2), np.array([[40.0, 0], [0, 0]]), np.zeros((1, 1)), np.zeros((3, 3)), np.eye(2),
+                    np.zeros(2), np.eye(2))
+    loss, grads = batched.loss_and_grads(params, [[0]], [0])
+    assert loss == pytest.approx(np.log1p(np.exp(-40)), rel=1e-14, abs=0)
+    # dU[u] = (p_u − 1[u = target]) y, and y = (1, 0).
+    np.testing.assert_allclose(grads.U[:, 0], np.array([-1, 1]) / (1 + np.exp(40)), rtol=1e-14)
+
+
 def test_facts_as_prompts_are_all_facts_in_both_directions(rng):
     facts = Facts.latin(6, 4, rng)
     (infer, r, relations), (recall, a, answers) = batched.facts_as_prompts(facts)
@@ -81,7 +91,7 @@ def both(params, *steps):
 
 
 def accuracy(params, steps):
-    return [(batched.forward_pass(params, tokens, slot, "relu")[0].argmax(axis=1)
+    return [(batched.forward_pass(params, tokens, slot, "relu")[0].logits.argmax(axis=1)
              == targets - slot[0]).mean() for tokens, targets, slot in steps]
 
 
@@ -110,7 +120,7 @@ def test_pretrained_memory_ends_in_the_pairwise_pattern(seed):
         pass
     test = sample(facts, n, 200, rng)
     assert min(accuracy(last.params, (test.infer(), test.recall()))) >= 0.99
-    infer, recall = (batched.forward_pass(last.params, tokens[:1], slot, "relu")[1][1][0]
+    infer, recall = (batched.forward_pass(last.params, tokens[:1], slot, "relu")[0].attention[0]
                      for tokens, _, slot in (test.infer(), test.recall()))
     best = 2 * (infer[0:-1:2] + infer[1::2]).argmax()
     assert infer[best:best + 2].min() >= 0.4 and recall[-2:].min() >= 0.4

@@ -107,6 +107,27 @@ def test_confident_losses_keep_their_digits():
         assert margin == logits[0] - max(logits[1:].max(initial=0), 0)
 
 
+def test_losses_and_gradients_forty_nats_apart_keep_their_digits(rng):
+    """1 − e^−40 rounds to 1, and leaves nothing to subtract: −log p and p − 1 come from the others' share.
+
+    All attention is on one pair, or on s_n and r: u = 2/3 and v = 1/3, so that 2 lam u v = 40.
+    """
+    N, R, lam, u, v = 12, 3, 90.0, 2 / 3, 1 / 3
+    facts, w = Facts.latin(N, R, rng), np.log(2)
+    prompts = sample(facts, 1, 5, rng, collision_free=True)
+    weights = implicit.Steps(np.array([w, 0, -800]), np.array([-800, -800, w, 0]))
+    trace = implicit.forward(weights, facts, prompts, lam)
+    _, grads = implicit.loss_and_grads(weights, facts, prompts, lam)
+    # The other relations have logit 0; the other answers of s_n have lam u², those of nobody 0.
+    behind, nobody = (R - 1) * np.exp(-40), (N - R) * np.exp(-80)
+    np.testing.assert_allclose(trace.infer.losses, np.log1p(behind), rtol=1e-12)
+    np.testing.assert_allclose(trace.recall.losses, np.log1p(behind + nobody), rtol=1e-12)
+    # With e = p − 1 at the target: dL/du = 2 lam v e and dL/dv = 2 lam u e, times u v by the softmax.
+    infer = 2 * lam * u * v * (u - v) * behind / (1 + behind)
+    np.testing.assert_allclose(grads.infer[:2], [infer, -infer], rtol=1e-12)
+    np.testing.assert_allclose(grads.recall[2:], [infer, -infer], rtol=1e-12)
+
+
 def test_entries_are_those_of_the_prompts_alone(rng):
     """Eight entries a token and step at most, whatever N; a prompt of new tokens reads positions only."""
     facts = Facts.latin(10 ** 6, 3, rng)
@@ -204,8 +225,8 @@ def test_bad_arguments_are_refused(change, message, rng):
 def test_sizes_beyond_memory_are_refused_with_the_estimate(rng, monkeypatch):
     with pytest.raises(ValueError, match="^facts: .* memory, .* GiB, got one that takes about .* GiB"):
         construct(Facts.latin(200_000, 10, rng), 2, 1.0)
-    monkeypatch.setattr(check.os, "sysconf", lambda name: 8)
     given = arguments(rng)
+    monkeypatch.setattr(check.os, "sysconf", lambda name: 8)
     with pytest.raises(ValueError, match="^prompts: .* GiB"):
         implicit.loss_and_grads(**given)
     monkeypatch.delattr(check.os, "sysconf")

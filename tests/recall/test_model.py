@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from refimpl.recall import Facts, Params, forward, loss, loss_and_grads, sample
+from refimpl.recall import Facts, Params, batched, forward, loss, loss_and_grads, sample
 
 ACTIVATIONS = {"square": np.square, "relu": lambda x: x * (x.real > 0)}
 
@@ -219,3 +219,18 @@ def test_gradients_need_real_params():
     params = Params(*(array.astype(complex) for array in random_params(np.random.default_rng(0))))
     with pytest.raises(ValueError, match="params: expected float64 or float32"):
         loss_and_grads(params, *BATCH)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("call", [
+    lambda p, a: forward(p, [0, 1, 2], a), lambda p, a: loss(p, [[0, 1, 2]], [3], None, a),
+    lambda p, a: loss_and_grads(p, [[0, 1, 2]], [3], None, a),
+    lambda p, a: batched.loss_and_grads(p, [[0, 1, 2]], [3], None, a)])
+@pytest.mark.parametrize("change", [
+    dict(E=1e155), dict(E=1e10, WKQ=1e300), dict(W1=1e160, W2=1e160), dict(U=1e200, W2=1e200)])
+def test_weights_that_overflow_are_named(call, change, activation):
+    params = random_params(np.random.default_rng(0))
+    call(params, activation)
+    huge = params._replace(**{name: size * getattr(params, name) for name, size in change.items()})
+    with pytest.raises(ValueError, match="^params: .* stay finite, got entries up to .* in (E|WKQ|W1|W2|U)$"):
+        call(huge, activation)

@@ -1,5 +1,7 @@
 """The fact table is Latin (claim R1), and prompts are drawn from it as the task says."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -98,6 +100,7 @@ def test_facts_keep_their_own_copy():
     ({"shifts": [[0]]}, "shifts: expected 1 axes"),
     ({"shifts": [1, 1], "is_latin": False}, "shifts: .* distinct"),
     ({"pi": [0, 0, 2, 3], "is_latin": False}, "pi: .* distinct"),
+    ({"is_latin": "no"}, "is_latin: expected a bool, got str"),
 ])
 def test_facts_refuse(change, message):
     with pytest.raises(ValueError, match=message):
@@ -176,8 +179,38 @@ def test_collision_free_changes_something():
 def test_collision_free_gives_up_with_what_it_tried():
     # The shifts 0, 1, 3 differ by 1, 2, 3, 4 and 5 mod 6: any two rows of 3 among 6 answers meet.
     facts = Facts(np.arange(6), np.arange(6), np.array([0, 1, 3]))
-    with pytest.raises(ValueError, match="2 of 2 prompts .* drawn 1001 times"):
+    with pytest.raises(ValueError, match=r"^collision_free: .* got 1002 \(drawn 1002, found 0\)"):
         sample(facts, 1, 2, np.random.default_rng(0), collision_free=True)
+
+
+@pytest.mark.parametrize("N, R, n, shift", [
+    (5, 2, 1, 0), (6, 1, 3, 2), (6, 2, 2, 5), (9, 2, 3, 8), (7, 3, 1, 6)])
+def test_expected_draws_are_counted_over_all_prompts(N, R, n, shift):
+    """Consecutive shifts, across 0 too, against every ordered set of subjects; others have no formula."""
+    rng = np.random.default_rng(0)
+    facts = Facts(rng.permutation(N), rng.permutation(N), rng.permutation((shift + np.arange(R)) % N))
+    subjects = np.array(list(permutations(range(N), n + 1)))
+    share = np.mean([rows_are_disjoint(facts, s) for s in subjects])
+    assert task.consecutive_draws(facts, n) == pytest.approx(1 / share, rel=1e-14)
+    assert task.consecutive_draws(Facts(facts.pi, facts.sigma, [0, 1, 3]), n) is None
+    assert task.consecutive_draws(Facts(facts.pi, 0 * facts.sigma, facts.shifts, is_latin=False), n) is None
+
+
+def test_rare_prompts_are_refused_at_once_with_the_draws_that_they_take():
+    # (n+1) R = N: P = n! / ((N−1) … (N−n)), here 5! 54! / 59! = 1 / 5,006,386.
+    facts = Facts.latin(60, 10, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"^collision_free: .* got 5.006e\+06 \(drawn 0, found 0\)"):
+        sample(facts, 5, 10 ** 5, np.random.default_rng(0), collision_free=True)
+    with pytest.raises(ValueError, match=r"got inf \(drawn 0"):
+        sample(Facts.latin(4000, 2, np.random.default_rng(0)), 1999, 1, np.random.default_rng(0), True)
+
+
+def test_many_prompts_that_take_some_draws_are_all_found():
+    """(n+1) R = N again: 11! / (3! 8!) = 165 draws each on average, and the last of 1000 takes some 1200."""
+    facts = Facts.latin(12, 3, np.random.default_rng(0))
+    assert task.consecutive_draws(facts, 3) == pytest.approx(165)
+    prompts = sample(facts, 3, 1000, np.random.default_rng(1), collision_free=True)
+    assert not task.collide(facts, prompts.subjects).any()
 
 
 def test_subjects_are_uniform_over_ordered_sets():

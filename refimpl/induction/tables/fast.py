@@ -125,9 +125,7 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     """
     check_relative(encoding)
     params, z, mask = check_batch(params, tokens, mask, encoding)
-    dtype = params.E.dtype
-    if dtype.kind != "f":
-        raise ValueError(f"params: expected float64 or float32, got {dtype}")
+    dtype = check.real_dtype("params", params.E.dtype)
     count = mask.sum(dtype=dtype)
     parts = np.array_split(np.arange(len(z)), min(CHUNKS, len(z)))
     with one_blas_thread():
@@ -145,8 +143,7 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
 def histories(params, tokens):
     """The histories c, h, g (T, V) of one sequence, from the tables; tokens (T,) as for `forward`."""
     params = check_params(params)
-    if params.E.dtype.kind != "f":
-        raise ValueError(f"params: expected float64 or float32, got {params.E.dtype}")
+    check.real_dtype("params", params.E.dtype)
     z = check.integers("tokens", tokens, 0, len(params.E), ndim=1)
     check_length(len(z), params)
     z = z.astype(np.uint32)
