@@ -99,7 +99,7 @@ Diagnosis
 ---------
 Give traces: then each equation is held against your own inputs to it, and each mistake is named where it is
 made, several in one run. Give logits, loss, gradients and steps: then a catalogue of mistakes is searched,
-one and two at a time. A name explains more than half of what departs, to 1e-8 (1e-3 in float32); names that
+one at a time. A name explains more than half of what departs, to 1e-8 (1e-3 in float32); names that
 explain it alike are joined by "or". Anything else is "unknown"; a loss alone, one number, always is.
 detach(x) is x without its gradient, and Wᵀ a matrix that is used transposed.
 

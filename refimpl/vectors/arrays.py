@@ -26,35 +26,25 @@ def changed(case, name, a, b, close):
         return None
     factor = (a * b).sum() / (a * a).sum() if a.any() else 0.0
     if factor and same(factor * a, b):
-        return factor_words(case, factor) if a.ndim else None      # a scalar is a multiple of any other
-    for axis in range(a.ndim):
-        if shifted(np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0), same):
-            return "shifted by one position"
-    for axis, what in zip(range(a.ndim), ("rows", "columns")):
-        if same(ordered(np.moveaxis(a, axis, 0)), ordered(np.moveaxis(b, axis, 0))):
+        if a.ndim == 0:         # a scalar is a multiple of any other
+            return None
+        meaning = factor_meaning(case, factor)
+        words = f"constant factor {factor:.6g}" + (f": {meaning}" if meaning else "")
+        return "negated" if abs(factor + 1) < 1e-6 else words
+    axes = [(np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)) for axis in range(a.ndim)]
+    if any(len(x) > 2 and not same(x[1:], x[:-1]) and (same(x[1:], y[:-1]) or same(x[:-1], y[1:]))
+           for x, y in axes):           # rows differ, so that one can tell
+        return "shifted by one position"
+    for (x, y), what in zip(axes, ("rows", "columns")):
+        if same(ordered(x), ordered(y)):
             return f"{what} permuted"
     return None
-
-
-def shifted(a, b, same):
-    """Whether all rows but one have moved by one (and the rows differ, so that one can tell)."""
-    if len(a) < 3 or same(a[1:], a[:-1]):
-        return False
-    return same(a[1:], b[:-1]) or same(a[:-1], b[1:])
 
 
 def ordered(a):
     """The rows in an order that depends on their contents alone."""
     rows = a.reshape(len(a), -1)
     return a[(rows @ np.sqrt(1 + np.arange(rows.shape[1]))).argsort()]
-
-
-def factor_words(case, factor):
-    """A constant factor in words."""
-    if factor == -1 or abs(factor + 1) < 1e-6:
-        return "negated"
-    meaning = factor_meaning(case, factor)
-    return f"constant factor {factor:.6g}" + (f": {meaning}" if meaning else "")
 
 
 def factor_meaning(case, factor):

@@ -33,32 +33,19 @@ class Case(NamedTuple):
 
 def arrays(case, last=None):
     """The named arrays of a case in the order of comparison, up to the one named `last`."""
-    result = {}
-    for name, value in produce(case):
-        result[name] = np.array(value, order="C")
-        if name == last:
-            break
-    return result
-
-
-def produce(case):
-    """Yield name and array: inputs, parameters, trace, loss, gradients, three SGD steps."""
-    system, params = SYSTEMS[case.model], case.params
-    yield "input.tokens", case.tokens
-    yield f"input.{LABELS[case.model]}", case.labels
-    yield from named("param", params)
-    yield from named("trace", system.forward(params, first_sequence(case), **forward_setting(case)))
+    system, params, buffers = SYSTEMS[case.model], case.params, None
+    setting = {key: value for key, value in case.setting.items() if key != "slot"}      # of the loss alone
+    trace = system.forward(params, first_sequence(case), **setting)
     loss, grads = system.loss_and_grads(params, case.tokens, case.labels, **case.setting)
-    yield "loss", np.asarray(loss)
-    yield from reversed(list(named("grad", grads)))     # as backpropagation reaches them
-    buffers = None
+    values = [case.tokens, case.labels, *params, *trace, loss, *reversed(grads)]
     for step in (1, 2, 3):
         params, buffers = sgd.step(params, grads, buffers, **case.sgd)
-        if step != 2:
-            yield from named(f"sgd{step}.param", params)
-            yield from named(f"sgd{step}.momentum", buffers)
-        if step != 3:
-            _, grads = system.loss_and_grads(params, case.tokens, case.labels, **case.setting)
+        values += [*params, *buffers] * (step != 2)
+        grads = grads if step == 3 else system.loss_and_grads(
+            params, case.tokens, case.labels, **case.setting)[1]
+    order = names(case.model)
+    return {name: np.array(value, order="C")
+            for name, value in zip(order[:order.index(last) + 1 if last else None], values)}
 
 
 def names(model):
@@ -71,26 +58,15 @@ def names(model):
             *(f"grad.{field}" for field in reversed(params)), *steps]
 
 
-def named(prefix, fields):
-    """Yield prefix.field and array for every field."""
-    for name, value in zip(fields._fields, fields):
-        yield f"{prefix}.{name}", value
-
-
 def first_sequence(case):
     """The tokens that the first trace is of: those that predict, or the whole prompt."""
     return case.tokens[0, :-1] if case.model == "induction" else case.tokens[0]
 
 
-def forward_setting(case):
-    """The setting without the slot, which only the loss needs."""
-    return {key: value for key, value in case.setting.items() if key != "slot"}
-
-
 # Sizes are mostly distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
 
 def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, first=None,
-                     constant=False, scored="all", scale_U=1.0, train_length=None, late=1.0):
+                     constant=False, scored=(), scale_U=1.0, train_length=None, late=1.0):
     """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
     if constructed:
         frame = induction.orthonormal_frame(V, L, rng, encoding)
@@ -108,16 +84,9 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, construc
         tokens[:, 0] = first
     if constant:
         tokens[:] = 0
-    mask = np.zeros((B, T), bool)
-    mask[:, -1] = True
-    if scored == "all":
-        mask[:] = True
-    elif scored == "some":
-        mask[:, ::2] = True
-    elif scored == "uneven":
-        mask[0] = True
-    elif scored == "one":
-        mask[1:] = False
+    mask = np.full((B, T), not scored)
+    for positions in scored:
+        mask[positions] = True
     return params._replace(U=params.U * scale_U), tokens, mask, {"encoding": encoding}
 
 
@@ -162,6 +131,8 @@ def build(model, name, flags, catches, why, inputs, seed=None, **moving):
                 tokens, labels)
 
 
+LAST = np.s_[:, -1]
+BUILT = {"constructed": True, "n": 1, "N": 3, "R": 2}       # of recall
 UNSCALED = "blocks of 64 keys that do not rescale their sums"
 
 # model, name, flags, the mistake that is planted, why, inputs, and what is not usual in SGD
@@ -191,15 +162,14 @@ CASES: tuple[tuple, ...] = (
      "Logits near 1e3: exp overflows unless the largest is subtracted first.", {"scale_U": 300.0},
      {"lr": 1e-6}),
     ("induction", "masked-positions", "masked positions", "mask of the loss ignored",
-     "Only some positions are in the loss.", {"scored": "some"}),
+     "Only some positions are in the loss.", {"scored": (LAST, np.s_[:, ::2])}),
     ("induction", "one-masked-position", "masked positions", "mean over all positions, not the mask",
-     "One position in the loss: the mean divides by 1, not by B T.", {"scored": "one"}),
+     "One position in the loss: the mean divides by 1, not by B T.", {"scored": (np.s_[0, -1],)}),
     ("induction", "uneven-masks", "masked positions, several sequences", "mean of the sequences' means",
      "Masks of different sizes: one mean over all of the mask, not a mean of means.",
-     {"scored": "uneven", "B": 3}),
+     {"scored": (LAST, 0), "B": 3}),
     ("induction", "constructed-relative", "constructed, relative", "scores scaled by 1/√d",
-     "Weights written by hand, with strong scores; there is no 1/√d.",
-     {"constructed": True, "V": 3, "L": 8}),
+     "Weights written by hand, with strong scores; there is no 1/√d.", {"constructed": True, "V": 3, "L": 8}),
     ("induction", "constructed-absolute", "constructed, absolute", "encodings swapped",
      "Absolute positions are added to the embeddings, not to the keys only.",
      {"constructed": True, "encoding": "absolute", "V": 3, "L": 6}),
@@ -235,17 +205,15 @@ CASES: tuple[tuple, ...] = (
      {"activation": "relu", "zeros": 4}),
     ("recall", "relu-constructed", "ReLU, constructed", "preactivation = W1 x, not W1 x + b1",
      "The hand-written ReLU memory, whose bias silences half-matched keys.",
-     {"activation": "relu", "constructed": True, "n": 1, "N": 3, "R": 2}),
+     {**BUILT, "activation": "relu"}),
     ("recall", "square-constructed", "square, constructed", "derivative of the square lacks its 2",
-     "The hand-written quadratic memory; d(x²) = 2x dx.", {"constructed": True, "n": 1, "N": 3, "R": 2}),
+     "The hand-written quadratic memory; d(x²) = 2x dx.", BUILT),
     ("recall", "tied-logits", "tied logits, constructed", "ties left out of the sum",
      "Uniform attention: the recall step ties between the answers of the prompt.",
-     {"step": "recall", "constructed": True, "attention": "uniform", "n": 1, "N": 4, "R": 2,
-      "apart": True}),
+     {**BUILT, "step": "recall", "attention": "uniform", "N": 4, "apart": True}),
     ("recall", "large-logits", "large logits, constructed", "softmax overflows",
      "Logits near 1e3: exp overflows unless the largest is subtracted first.",
-     {"constructed": True, "n": 1, "N": 3, "R": 2, "lam": 3e3, "attention": "uniform"},
-     {"lr": 1e-7, "trained": ("WKQ",)}),
+     {**BUILT, "lam": 3e3, "attention": "uniform"}, {"lr": 1e-7, "trained": ("WKQ",)}),
     ("recall", "positions-only", "position-only attention", "WKQ used transposed",
      "Queries index the rows of WKQ, keys its columns.",
      {"constructed": True, "attention": "positions", "n": 2, "N": 3, "R": 2}),

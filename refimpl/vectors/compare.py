@@ -68,7 +68,9 @@ class Report(NamedTuple):
                       f"    error {self.error:.1e}, allowed {self.allowed:.0e}; "
                       f"{len(self.departing)} of {self.checked} arrays depart",
                       f"    looks like: {self.diagnosis or UNKNOWN}"]
-        return "\n".join(map(printable, lines))
+        # Names come from files that anyone may have written: control characters are escaped.
+        return "\n".join("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+                         for line in lines)
 
     def as_json(self):
         """Plain values for JSON; infinite errors are null."""
@@ -77,36 +79,27 @@ class Report(NamedTuple):
                 for key, value in values.items() if key != "looks"}
 
 
-def printable(text):
-    """Text with escapes for control characters: names come from files that anyone may have written."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-# Comparing
-
 def compare_arrays(ours, theirs, precision, problems=(), memory=None):
     """The Report on one case; `memory` holds what was found in other cases of the same port."""
     tolerances = TOLERANCES[check.choice("precision", precision, tuple(TOLERANCES))]
-    problems = list(problems)
-    problems += [f"{name}: no such array" for name in theirs if name not in ours.arrays]
-    floors = floors_of(ours.arrays)
-    found = {}
+    problems = [*problems, *(f"{name}: no such array" for name in theirs if name not in ours.arrays)]
+    outputs = [name for name in ours.arrays if group(name) not in ("input", "param")]
+    floors, found = floors_of(ours.arrays), {}
     for name, array in ours.arrays.items():
         if name in theirs:
-            problem = dtype_problem(array, theirs[name])
-            if problem:
-                problems.append(f"{name}: {problem}")
-            else:
+            kind, size = theirs[name].dtype.kind, theirs[name].dtype.itemsize
+            expected, fits = {"f": ("float64 or float32", kind == "f" and size in (4, 8)),
+                              "i": ("integers", kind in "iu"), "b": ("bool", kind == "b")}[array.dtype.kind]
+            if fits:
                 found[name] = gap(array, theirs[name], floors[name])
-    if not any(group(name) not in ("input", "param") for name in found) and not problems:
-        problems.append("nothing but inputs to compare: expected some of "
-                        + summary([name for name in ours.arrays if group(name) not in ("input", "param")]))
+            else:
+                problems.append(f"{name}: dtype {theirs[name].dtype}, expected {expected}")
+    if not problems and not found.keys() & set(outputs):
+        problems.append("nothing but inputs to compare: expected some of " + summary(outputs))
     departing = tuple(name for name in found if found[name][0] > tolerances[group(name)])
     worst = max(found, key=lambda name: found[name][0], default=None)
-    missing = tuple(name for name in ours.arrays
-                    if name not in theirs and group(name) not in ("input", "param"))
-    report = Report(ours.name, problems, len(found), missing, departing,
-                    found[worst][0] if worst else 0.0, worst)
+    report = Report(ours.name, problems, len(found), tuple(name for name in outputs if name not in theirs),
+                    departing, found[worst][0] if worst else 0.0, worst)
     if not departing:
         return report
     first = departing[0]
@@ -164,11 +157,3 @@ def floors_of(arrays):
 def group(name):
     """The first part of a name: input, param, trace, loss, grad, sgd1, sgd3."""
     return name.partition(".")[0]
-
-
-def dtype_problem(ours, theirs):
-    """What is wrong with a dtype, or None."""
-    kind, size = theirs.dtype.kind, theirs.dtype.itemsize
-    fits = {"f": kind == "f" and size in (4, 8), "i": kind in "iu", "b": kind == "b"}[ours.dtype.kind]
-    expected = {"f": "float64 or float32", "i": "integers", "b": "bool"}[ours.dtype.kind]
-    return None if fits else f"dtype {theirs.dtype}, expected {expected}"

@@ -12,21 +12,20 @@ import numpy as np
 
 from refimpl.vectors import equations
 from refimpl.vectors.arrays import changed, summary
-from refimpl.vectors.equations import Edit, evaluated, expression, parse, run, sums_of, text_of
-from refimpl.vectors.mistakes import ACTIVATIONS, PLACES, STEPS, catalogue, variations
+from refimpl.vectors.equations import evaluated, run
+from refimpl.vectors.mistakes import STEPS, catalogue
 from refimpl.vectors.tape import Node
 
 UNKNOWN = "unknown"
 FLOOR = 0.01
 MISFIT = (ValueError, IndexError, KeyError)     # shapes that do not go together, what is not there yet
-PAIRS, SHORT = 2, 32        # pairs take seconds: they are searched in vain so often, in cases so short
 
 
 class Memory:
     """What was found in the cases before: tried first in the next."""
 
     def __init__(self):
-        self.found, self.in_vain = [], 0
+        self.found = []
 
 
 def diagnose(case, theirs, departing, close, memory):
@@ -146,38 +145,14 @@ class Search:
         return {name: f for edit in self.edits for name, f in edit.changes.items() if name in names}
 
     def search(self, s, pending, name):
-        """The mistakes in the pending equations that give their array of this name, alone or in pairs."""
+        """The mistakes in the pending equations, each alone, that give their array of this name."""
         order, before = list(pending), [s]
         for k in order:
             before.append(evaluated(before[-1], {k: pending[k]}))
-
-        def later(edits, place):
-            """The pending equations from a place on, with these mistakes."""
-            return {k: next((e.changes[k] for e in edits if k in e.changes), pending[k])
-                    for k in order[place:]}
-
         placed = [(min(map(order.index, here)), edit) for edit in self.catalogue
                   if (here := [k for k in edit.changes if k in pending])]
-        found: list[tuple] = [(e,) for place, e in placed
-                              if self.gives(name, before[place], later([e], place))]
-        pairs = len(pending) > 1 and self.memory.in_vain < PAIRS and self.case.tokens.shape[1] <= SHORT
-        if not found and pairs:
-            for start, first in ((start, e) for start, e in placed if e.likely):
-                for place in range(start + 1, len(order)):
-                    upper = {k: f for k, f in later([first], start).items() if k not in order[place:]}
-                    seconds = [e for other, e in placed if other == place and e.likely]
-                    try:
-                        s = evaluated(before[start], upper)
-                    except MISFIT:
-                        break
-                    found += [(first, e) for e in seconds if self.gives(name, s, later([first, e], place))]
-            self.memory.in_vain += not found
-        if not found and name in (sums := sums_of(self.case)):
-            known = ACTIVATIONS[self.case.model]
-            known = PLACES if name == "x0" else known[:known.index(name)]
-            found = [(edit,) for edit in twice(name, sums[name], known)
-                     if self.gives(name, before[0], pending | edit.changes)]
-        return found
+        return [(e,) for place, e in placed if self.gives(
+            name, before[place], {k: e.changes.get(k, pending[k]) for k in order[place:]})]
 
     def gives(self, name, s, pending):
         """Whether these equations give their array of this name from the state s."""
@@ -302,10 +277,3 @@ class Search:
 def alternatives(found):
     """The names of the first mistakes of each alternative, of the second …, without repetition."""
     return [tuple(dict.fromkeys(edit.words for edit in alike)) for alike in zip(*found)]
-
-
-def twice(out, text, known):
-    """Every sum with two changes."""
-    for terms, wrap, _ in list(variations(parse(text), known)):
-        for new, outer, _ in variations(terms, known) if not wrap else ():
-            yield Edit(f"{out} = {text_of(new, outer)}, not {text}", {out: expression(new, outer)})

@@ -21,7 +21,6 @@ class Edit(NamedTuple):
     rule: Optional[Callable] = None         # of a step, as `right_step`
     gather: Optional[Callable] = None       # gradients of all steps so far, lists -> those of this step
     fields: Any = None                      # the fields that `rule` is for; None is all
-    likely: bool = False                    # tried in pairs, too
 
 
 class Term(NamedTuple):

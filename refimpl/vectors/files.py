@@ -11,7 +11,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,8 +32,6 @@ SCHEMA = 1
 SUMS = "SHA256SUMS"         # in v1: a line for each file of each case, as the program sha256sum has it
 FILES = ("arrays.npz", "manifest.json")
 WORK = ".writing-"          # what a write works in: a folder with `new`, and for a moment `old`
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError,
-              NotImplementedError, RuntimeError, SyntaxError)
 MANIFEST = {"schema": int, "model": str, "case": str, "why": str, "flags": list, "catches": str,
             "setting": dict, "sgd": dict, "arrays": dict, "tolerances": dict, "reason": str, "seed": int,
             "versions": dict}
@@ -66,13 +63,17 @@ class Vector(NamedTuple):
 def write(folder, drawn=None):
     """Write vectors into a folder, and return how many cases and bytes they are.
 
-    The folder is new, empty, or a vectors folder, whose v1 is then replaced as a whole: everything is
-    written beside it first, and exchanged in one step. Whatever fails or interrupts this, the old set
-    or the new one is there. drawn : iterable of cases.Case; None is all of this project.
-    Raises ValueError for any other folder, and AssertionError if a case does not catch its mistake.
+    The folder is new, empty, or a vectors folder, whose v1 is then replaced as a whole. Whatever fails or
+    interrupts this, the old set or the new one is there. drawn : iterable of cases.Case; None is all of this
+    project. Raises ValueError for any other folder, and AssertionError if a case does not catch its mistake.
     """
     folder = Path(folder)
-    if not is_replaceable(folder):
+    entries = [path.name for path in folder.iterdir() if not is_work(path)] if folder.is_dir() else []
+    inside = [path.relative_to(folder / "v1").as_posix()
+              for path in folder.glob("v1/**/*") if not path.is_dir()]
+    vectors = entries == ["v1"] and any(name.endswith("/manifest.json") for name in inside) and all(
+        name == SUMS or re.fullmatch("[^/]+/[^/]+/(%s)" % "|".join(FILES), name) for name in inside)
+    if folder.exists() and not folder.is_dir() or entries and not vectors:
         raise ValueError(f"{folder}: expected an empty folder or a vectors folder, got other files; "
                          "nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,18 +119,6 @@ def is_work(path):
     return path.name.startswith(WORK) and path.is_dir() and {p.name for p in path.iterdir()} <= {"new", "old"}
 
 
-def is_replaceable(folder):
-    """Whether a folder is new or empty, or holds vectors and nothing else."""
-    if not folder.is_dir():
-        return not folder.exists()
-    entries = [path.name for path in folder.iterdir() if not is_work(path)]
-    inside = [path.relative_to(folder / "v1").as_posix()
-              for path in folder.glob("v1/**/*") if not path.is_dir()]
-    return not entries or (
-        entries == ["v1"] and any(name.endswith("/manifest.json") for name in inside)
-        and all(name == SUMS or re.fullmatch("[^/]+/[^/]+/(%s)" % "|".join(FILES), name) for name in inside))
-
-
 def digest(content):
     """The SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
@@ -149,33 +138,19 @@ def write_case(folder, case):
         "tolerances": TOLERANCES, "reason": REASON, "seed": case.seed,
         "versions": {"python": platform.python_version(), "numpy": np.__version__,
                      "numba": numba.__version__, "refimpl": __version__}}
-    (folder / "manifest.json").write_text(as_lines(manifest) + "\n", encoding="utf-8")
-
-
-def as_lines(value, depth=2, indent=""):
-    """JSON with one line for each entry of the outer objects; what lies deeper stays on its line."""
-    if depth == 0 or not isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    inner = indent + "  "
-    lines = [f"{inner}{json.dumps(key)}: {as_lines(item, depth - 1, inner)}" for key, item in value.items()]
-    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in manifest.items()]
+    (folder / "manifest.json").write_text("{" + ",\n ".join(lines) + "}\n", encoding="utf-8")
 
 
 def assert_catches(case, arrays):
-    """Raise AssertionError unless every variant of its mistake changes the loss, a gradient or a step.
-
-    A case that is there for no mistake has none to catch.
-    """
-    if case.catches == "":
-        return
-    variants = list(mistakes.planted(case.catches, case))
-    floors = floors_of(arrays)
+    """Raise AssertionError unless every variant of its mistake changes the loss, a gradient or a step."""
+    variants, floors = list(mistakes.planted(case.catches, case)), floors_of(arrays)
     for wrong in variants:
         if not any(name in wrong and gap(arrays[name], wrong[name], floors[name])[0]
                    > TOLERANCES["float32"][group(name)]
                    for name in arrays if group(name) in ("loss", "grad", "sgd1", "sgd3")):
             raise AssertionError(f"{case.model}/{case.name}: {case.catches} changes nothing")
-    if not variants:
+    if case.catches and not variants:
         raise AssertionError(f"{case.model}/{case.name}: {case.catches} does not apply")
 
 
@@ -251,32 +226,24 @@ def read_manifest(content, name):
     if f"{manifest['model']}/{manifest['case']}" != name:
         raise ValueError(f"manifest.json: expected model and case as the folders, "
                          f"got {manifest['model']!r} and {manifest['case']!r}")
+    model, setting, sgd = manifest["model"], manifest["setting"], manifest["sgd"]
     try:
-        check_settings(manifest)
+        if check.choice("model", model, tuple(SYSTEMS)) == "induction":
+            check.choice("encoding", setting["encoding"], ENCODINGS)
+        else:
+            check.choice("activation", setting["activation"], tuple(ACTIVATIONS))
+        for key in ("lr", "momentum", "weight_decay"):
+            check.real(key, sgd[key], 0)
+        for name in sgd["trained"]:
+            check.choice("trained", name, SYSTEMS[model].Params._fields)
+        if list(manifest["arrays"]) != cases.names(model):
+            raise ValueError("arrays: expected those of the model, in order")
+        sizes = [size for entry in manifest["arrays"].values() for size in entry["shape"]]
+        for bound in (*sizes, *(model == "recall" and setting["slot"] or ())):
+            check.integer("sizes", bound, 0)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"manifest.json: {first_line(error)}") from None
     return manifest
-
-
-def check_settings(manifest):
-    """Raise ValueError, KeyError or TypeError unless settings and array names are those of the model."""
-    model = check.choice("model", manifest["model"], tuple(SYSTEMS))
-    setting, sgd = manifest["setting"], manifest["sgd"]
-    if model == "induction":
-        check.choice("encoding", setting["encoding"], ENCODINGS)
-    else:
-        check.choice("activation", setting["activation"], tuple(ACTIVATIONS))
-        for bound in setting["slot"] or ():
-            check.integer("slot", bound, 0)
-    for key in ("lr", "momentum", "weight_decay"):
-        check.real(key, sgd[key], 0)
-    for name in sgd["trained"]:
-        check.choice("trained", name, SYSTEMS[model].Params._fields)
-    if list(manifest["arrays"]) != cases.names(model):
-        raise ValueError("arrays: expected those of the model, in order")
-    for name, entry in manifest["arrays"].items():
-        for size in entry["shape"]:
-            check.integer(f"arrays: {name}", size, 0)
 
 
 def read_arrays(file, sizes=None):
@@ -298,9 +265,9 @@ def read_arrays(file, sizes=None):
                         raise ValueError("there twice")
                     limit = 64 * (sizes[name] + 1024) if sizes is not None else np.inf
                     arrays[name] = read_array(archive, member, limit)
-                except UNREADABLE as error:
+                except Exception as error:       # zipfile, zlib and numpy raise whatever comes
                     problems.append(f"{name}: {first_line(error)}")
-    except UNREADABLE as error:
+    except Exception as error:
         problems.append(f"arrays.npz: {first_line(error)}")
     return arrays, problems
 
@@ -328,17 +295,11 @@ def first_line(error):
 # Comparing
 
 def compare(ours, theirs, precision="float64"):
-    """Hold a port's arrays against one case; for use in a port's own tests.
+    """Hold a port's arrays against one case, a Vector: the Report. For a port's own tests.
 
-    Parameters
-    ----------
-    ours : Vector, from `load` or `read`
     theirs : dict of array name -> array, or tensor of PyTorch or JAX; a part of the names is enough
-    precision : "float64" or "float32", which tolerances
-
-    Returns
-    -------
-    Report, of a comparison that passed. Raises AssertionError with the report as its message otherwise.
+    precision : "float64", "float32", "float16" or "bfloat16", which tolerances
+    Raises AssertionError with the report as its message unless the comparison passes.
     """
     report = compare_arrays(ours, {name: as_array(a) for name, a in theirs.items()}, precision)
     if not report.passed:
@@ -349,7 +310,7 @@ def compare(ours, theirs, precision="float64"):
 def check_folder(folder, theirs, precision="float64", model=None, only=None):
     """A list of Reports, one for every case of a vectors folder, held against a port's folder.
 
-    precision is "float64" or "float32"; model and only, if given, leave out cases, as `select` has them.
+    precision as in `compare`; model and only, if given, leave out cases, as `select` has them.
     Raises ValueError if `folder` has no vectors, no case is selected, or `theirs` is not a folder.
     """
     check.choice("precision", precision, tuple(TOLERANCES))
@@ -370,7 +331,11 @@ def check_folder(folder, theirs, precision="float64", model=None, only=None):
             name = f"{path.parent.name}/{path.name}"
             if name not in sums:
                 reports.append(Report(name, [f"in {place}: {what}"]))
-    return agreed(reports)
+    # Of names that explain a case alike, those are kept that explain the most cases.
+    counts = Counter(words for report in reports for alike in report.looks for words in alike)
+    return [report._replace(looks=tuple(
+        tuple(words for words in alike if counts[words] == max(counts[w] for w in alike))
+        for alike in report.looks)) for report in reports]
 
 
 def select(names, model=None, only=None):
@@ -383,24 +348,14 @@ def select(names, model=None, only=None):
     return chosen
 
 
-def agreed(reports):
-    """The reports, of alternatives keeping those names that explain the most cases."""
-    counts = Counter(words for report in reports for alike in report.looks for words in alike)
-    return [report._replace(looks=tuple(
-        tuple(words for words in alike if counts[words] == max(counts[w] for w in alike))
-        for alike in report.looks)) for report in reports]
-
-
 def conclusion(reports, left_out=0):
     """One line on all cases, with the diagnoses that most of those that failed share."""
     failed = [report for report in reports if not report.passed]
     line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
     counts = Counter(words for report in failed if report.departing for alike in report.looks
                      for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
-    ranked = sorted(counts, key=lambda words: (words == UNKNOWN, -counts[words]))
-    named = [f"{counts[words]} of {len(failed)} failures look like: {words}" for words in ranked[:3]
-             if words != UNKNOWN]
-    rest = sum(counts[words] for words in ranked[len(named):] if words != UNKNOWN)
-    named += [f"{rest} like something else"] * (rest > 0)
-    named += [f"{counts[UNKNOWN]} {UNKNOWN}"] * (UNKNOWN in counts)
+    unknown = counts.pop(UNKNOWN, 0)
+    named = [f"{n} of {len(failed)} failures look like: {words}" for words, n in counts.most_common(3)]
+    rest = sum(n for _, n in counts.most_common()[3:])
+    named += [f"{rest} like something else"] * (rest > 0) + [f"{unknown} {UNKNOWN}"] * (unknown > 0)
     return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)

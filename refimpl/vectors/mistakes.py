@@ -40,7 +40,7 @@ def by_setting(model, encoding, activation):
     """The catalogue depends on the model and its setting alone."""
     own = induction(encoding) if model == "induction" else recall(activation)
     embedding = (Edit(words, {"E[z]": f}) for words, f in EMBEDDING.items())
-    loss = (Edit(words, {"loss": f}, likely=True) for words, f in (*LOSS, *LOSS_OF[model]))
+    loss = (Edit(words, {"loss": f}) for words, f in (*LOSS, *LOSS_OF[model]))
     return (*own, *sums(model, encoding or model), *embedding, *loss, *STEPS)
 
 
@@ -51,45 +51,38 @@ def sums(model, kind):
     for out, text in SUMS[kind].items():
         order = ACTIVATIONS[model]
         known = PLACES if out == "x0" else order[kind == "relative":order.index(out)]     # x0 is E[z] there
-        for new, wrap, likely in variations(parse(text), known):
+        for new, wrap in variations(parse(text), known):
             words = f"{out} = {text_of(new, wrap)}, not {text}"
-            yield Edit(words, {out: expression(new, wrap)}, likely=likely)
+            yield Edit(words, {out: expression(new, wrap)})
 
 
 def variations(terms, known):
-    """Yield (terms, function of the whole, likely) for every change of one place."""
+    """Yield (terms, function of the whole) for every change of one place."""
     for i, term in enumerate(terms):
         if len(terms) > 1:
-            yield terms[:i] + terms[i + 1:], "", True
-        for new, likely in term_variations(term, known):
-            yield terms[:i] + (new,) + terms[i + 1:], "", likely
-    for name in known:
-        yield terms + (Term((name,)),), "", False
-    for wrap in FUNCTIONS:
-        if wrap not in ("", "detach"):
-            yield terms, wrap, wrap == "LayerNorm"
+            yield terms[:i] + terms[i + 1:], ""
+        yield from ((terms[:i] + (new,) + terms[i + 1:], "") for new in term_variations(term, known))
+    yield from ((terms + (Term((name,)),), "") for name in known)
+    yield from ((terms, wrap) for wrap in FUNCTIONS if wrap not in ("", "detach"))
 
 
 def term_variations(term, known):
-    """Yield (term, likely) for every change of one place of a product."""
+    """Yield the term with every change of one place."""
     *matrices, last = term.factors
     for j, name in enumerate(matrices):
         before, after = tuple(matrices[:j]), (*matrices[j + 1:], last)
         others = [other for other in SQUARE if name in SQUARE and other != name]
         for new in (name + "ᵀ", "", PARTNER.get(name, name), *others):
             if new != name and (new or name not in "UW1W2"):
-                yield term._replace(factors=(*before, *filter(None, [new]), *after)), new not in others
+                yield term._replace(factors=(*before, *filter(None, [new]), *after))
         if j and name in SQUARE:
-            yield term._replace(factors=(*before[:-1], name, before[-1], *after)), True
-    for name in known:
-        if name != last:
-            yield term._replace(factors=(*matrices, name)), True
+            yield term._replace(factors=(*before[:-1], name, before[-1], *after))
+    yield from (term._replace(factors=(*matrices, name)) for name in known if name != last)
     for function in filter(None, FUNCTIONS):
-        yield term._replace(inner=function), function in ("LayerNorm", "relu")
+        yield term._replace(inner=function)
         if matrices and function != "detach":
-            yield term._replace(outer=function), function == "relu"
-    for scale in SCALES:
-        yield term._replace(scale=scale), False
+            yield term._replace(outer=function)
+    yield from (term._replace(scale=scale) for scale in SCALES)
 
 
 # Attention: functions of the scores S, of query t and key k, and of the width d
@@ -133,7 +126,6 @@ ATTENTION: dict[str, Callable] = {
 
 # Induction
 
-OFTEN = ("scores scaled by 1/√d", "softmax over the wrong axis", "mask includes the future")
 OTHER_WAY = (lambda o, T, L: -o, lambda o, T, L: L - 1 - o, lambda o, T, L: T - 1 - o)
 OFFSETS = (
     *(("relative offset reversed", row) for row in OTHER_WAY),
@@ -148,32 +140,28 @@ def induction(encoding):
     relative = encoding == "relative"
     for words, make in layered(relative):
         for layers, where in (((1, 2), ""), ((1,), " in layer 1"), ((2,), " in layer 2")):
-            yield Edit(words + where, {name: f for layer in layers for name, f in make(layer).items()},
-                       likely=words in OFTEN or not where and "blocks" not in words)
+            yield Edit(words + where, {name: f for layer in layers for name, f in make(layer).items()})
     for layer, other in ((1, 2), (2, 1)):
         like = partial(layer_scores, layer=layer, relative=relative)
         x, name = f"x{layer - 1}", f"scores{layer}"
-        yield Edit(f"WK{layer} used transposed", {name: partial(like, key_matrix=f"WK{layer}ᵀ")}, likely=True)
-        yield Edit(f"WK{other} in place of WK{layer}", {name: partial(like, key_matrix=f"WK{other}")},
-                   likely=True)
+        yield Edit(f"WK{layer} used transposed", {name: partial(like, key_matrix=f"WK{layer}ᵀ")})
+        yield Edit(f"WK{other} in place of WK{layer}", {name: partial(like, key_matrix=f"WK{other}")})
         known = ACTIVATIONS["induction"][relative:2 * layer]
         for query in known:
             for key in known:
                 if (query, key) != (x, x):
                     yield Edit(f"{name} of queries {query} and keys {key}, not {x} and {x}",
-                               {name: partial(like, query=query, key=key)}, likely=query == key)
+                               {name: partial(like, query=query, key=key)})
         for function in filter(None, FUNCTIONS):
-            yield Edit(f"{name} of {function}({x}), not {x}", {name: partial(like, function=function)},
-                       likely=function == "LayerNorm")
+            yield Edit(f"{name} of {function}({x}), not {x}", {name: partial(like, function=function)})
     if relative:
         for words, row in OFFSETS:
             yield Edit(words, {"scores1": lambda s, row=row: layer_scores(
-                s, 1, True, row=row(s.offset, s.T, len(s.pos.value)))}, likely=True)
-        yield Edit("no positions", {"scores1": partial(layer_scores, layer=1, relative=False)}, likely=True)
-        yield Edit("positions in layer 2, too", {"scores2": lambda s: layer_scores(s, 2, True, row=s.offset)},
-                   likely=True)
-        yield Edit("positions on the queries, not the keys", {"scores1": on_queries}, likely=True)
-        yield Edit("positions on the values, too", {"h1": on_values}, likely=True)
+                s, 1, True, row=row(s.offset, s.T, len(s.pos.value)))})
+        yield Edit("no positions", {"scores1": partial(layer_scores, layer=1, relative=False)})
+        yield Edit("positions in layer 2, too", {"scores2": lambda s: layer_scores(s, 2, True, row=s.offset)})
+        yield Edit("positions on the queries, not the keys", {"scores1": on_queries})
+        yield Edit("positions on the values, too", {"h1": on_values})
     swapped = dict(x0=expression(parse(SUMS["absolute" if relative else "relative"]["x0"])),
                    scores1=partial(layer_scores, layer=1, relative=not relative))
     yield Edit("encodings swapped", swapped)
@@ -235,7 +223,7 @@ def recall(activation):
 
     for words, f in ATTENTION.items():
         yield Edit(words, {"attention": lambda s, f=f: f(
-            s.scores[:, None], s.T - 1, np.arange(s.T), s.d)[:, 0]}, likely="blocks" not in words)
+            s.scores[:, None], s.T - 1, np.arange(s.T), s.d)[:, 0]})
     for name, words, change in (
             ("rows", "U in place of E", lambda s: join(s.U[s.z], s.P[s.places])),
             ("rows", "positions above the content", lambda s: join(s.P[s.places], vars(s)["E[z]"])),
@@ -259,7 +247,7 @@ def recall(activation):
             ("hidden", "no activation", lambda s: s.preactivation),
             ("hidden", "GELU in place of the activation", lambda s: FUNCTIONS["gelu"](s.preactivation)),
             ("y", "y = x + W2 hidden, not W2 hidden", expression(parse("x + W2 hidden")))):
-        yield Edit(words, {name: change}, likely=True)
+        yield Edit(words, {name: change})
     for at_zero in (0.5, 1.0) if activation == "relu" else ():
         yield Edit("derivative of ReLU at 0 is not 0", {"hidden": lambda s, h=at_zero: apply(
             s.preactivation, (x := s.preactivation.value) * (x > 0), (x > 0) + h * (x == 0))})

@@ -15,8 +15,8 @@ def add_commands(commands):
     parser = commands.add_parser(
         "probe", help="what a checkpoint in another dialect has learned",
         description="Print what each memory recalls, which memories the logits at the end of a prompt come "
-                    "from, and what claims I3 and I5 predict with the strengths found. FILE.npz holds a "
-                    "state dict, and may hold the task's bigram pi_b (V, V); else WF stands for it. "
+                    "from, and what claim I3 predicts with the strengths found. FILE.npz holds a state "
+                    "dict, and may hold the task's bigram pi_b (V, V); else WF stands for it. "
                     "Dialects and their options: python -m pydoc refimpl.vectors.dialects")
     parser.set_defaults(run=run_probe)
     parser.add_argument("file", metavar="FILE.npz")
@@ -72,8 +72,7 @@ def run_probe(args):
         print(f"{name:18} {share(found[-1], part):8.3f} {part.argmax():8}")
     same = np.mean(found.argmax(axis=1) == expected.argmax(axis=1))
     print(f"{'all':18} {1:8.3f} {found[-1].argmax():8}\nI3, strengths above   {expected[-1].argmax():14}\n\n"
-          f"I3 has the model's first token at {same:.3f} of all {len(z)} positions\n"
-          f"I5 at {min(L0, 64)} tokens: {hijack(params, log_pi_b, Q[0], min(L0, 64), b2, bo, rng)}")
+          f"I3 has the model's first token at {same:.3f} of all {len(z)} positions")
     return 0
 
 
@@ -92,20 +91,3 @@ def share(total, part):
     """Σ total · part / Σ total², both centred over the tokens; the shares of all parts add up to 1."""
     total = total - total.mean()
     return total @ (part - part.mean()) / (total @ total or 1)
-
-
-def hijack(params, log_pi_b, q, T, b2, bo, rng):
-    """Claim I5 in words for trigger q, beside the model on designed prompts of T tokens."""
-    rivals = [v for v in np.argsort(log_pi_b[q]) if v != q and np.isfinite(log_pi_b[q, v])]
-    gap = np.ptp(log_pi_b[q, rivals]) if len(rivals) > 2 else 0.0
-    if bo <= 0 or T < 4 or gap < 1e-9:
-        return "needs bo > 0, four tokens and a bigram that prefers one of them"
-    u, *others, w = rivals
-    k_star = theory.hijack(1, T, gap, b2, bo).critical_repetitions
-    won = []
-    for k in range(1, T // 2):
-        z = np.concatenate([rng.choice(others, T - 2 * k - 1), [q, u] * k, [q]])
-        last = induction.forward(params, z, "absolute").logits[-1]
-        won += [str(k)] if last[u] > last[w] else []
-    return (f"after k copies of '{q} {u}' {q} recalls {u} and not {w}, ahead by {gap:.3g} nats, if k > "
-            f"{k_star:.3g}; the model at k = {', '.join(won[:6]) or 'none'}{', …' * (len(won) > 6)}")
