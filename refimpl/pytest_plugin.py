@@ -1,10 +1,8 @@
 """The pytest fixture `refimpl_case`: a port's test runs once for each case of the test vectors.
 
-    from refimpl import vectors
-
     def test_my_port(refimpl_case):
         case = refimpl_case.case            # params, tokens, setting, sgd as the reference takes them
-        vectors.compare(refimpl_case, {"loss": my_loss(case)})
+        refimpl.vectors.compare(refimpl_case, {"loss": my_loss(case)})
 
 pytest finds the fixture where refimpl is installed, and else with -p refimpl.pytest_plugin. Cases are drawn
 afresh, or read from a folder: --refimpl-vectors DIR. -k 'induction and absolute' picks some by their names.

@@ -9,11 +9,9 @@
 Format, version 1
 -----------------
 Each case is one folder, DIR/v1/<model>/<case>/, with `arrays.npz` (NumPy arrays, no pickles) and
-`manifest.json`. A port writes THEIRS/v1/<model>/<case>/arrays.npz with the same array names; it needs
-no manifest, and may leave arrays out: what is there is checked, what is not is listed (inputs and
-parameters, which it was given, are not missed). Of each case some output must be there. Any other name is
-an error, as is an array of more than 64 times the bytes that are expected. THEIRS may be float64 or
-float32, in either byte order.
+`manifest.json`. A port writes THEIRS/v1/<model>/<case>/arrays.npz, float64 or float32, with the same names.
+It may leave arrays out: what is there is checked, what is not is listed, unless it was given. Of each case
+some output must be there. Any other name is an error, as is an array of more than 64 times the bytes.
 
 Arrays of model "induction" (B sequences of T positions, V tokens, width d, L ≥ T position vectors):
 
@@ -34,9 +32,8 @@ Arrays of both:
 
     loss                  ()                at the given parameters, in nats
     grad.<field>          as param          of that loss, for every field, moving or not
-    sgd1.param.<field>    as param          after one SGD step
-    sgd1.momentum.<field> as param          the momentum buffers after it
-    sgd3.param, sgd3.momentum               after three steps, **all on the same batch**
+    sgd1.param.<field>, sgd1.momentum.<field>   after one SGD step, parameters and momentum buffers
+    sgd3.param.<field>, sgd3.momentum.<field>   after three steps, **all on the same batch**
 
 A trace is of the first sequence alone. Of induction it is tokens[0, :T], for which
 
@@ -72,20 +69,17 @@ buffers (momentum 0, or of fields that do not move) leaves sgd1.momentum and sgd
 
 Manifest, a JSON object:
 
-    schema        1
-    model, case   as the folders
+    schema        1;  model, case: as the folders
     why, flags    why the case is there; the kinds of mistake that it catches (strings)
-    catches       the mistake that was planted when it was written, and changed its arrays; or "", of sizes
-                  of one's own
+    catches       the mistake that was planted when it was written, and changed its arrays, or ""
     setting       {"encoding": "relative" | "absolute"}, or
                   {"activation": "square" | "relu", "slot": [start, stop] | null}
     sgd           {"lr", "momentum", "weight_decay": numbers, "trained": [fields]}
     arrays        {name: {"shape": [sizes], "dtype": "float64" | "int64" | "bool"}}, in the order in
                   which they are compared: gradients in the order of backpropagation
     tolerances    {precision: {group: largest error allowed}}, `group` the name's first part
-    reason        where the tolerances and the error come from
-    seed          of numpy.random.default_rng, for the inputs
-    versions      of Python, NumPy, Numba, refimpl when it was written
+    reason        where they come from
+    seed, versions    of numpy.random.default_rng; of Python, NumPy, Numba, refimpl when it was written
 
 DIR/v1/SHA256SUMS lists the SHA-256 of every file of every case, as the program sha256sum does. A file that
 differs, and a case that is listed and not there, fail.
@@ -129,17 +123,10 @@ Conventions, and their translation
 
 Why do my logits differ?
 ------------------------
-The check mostly says it. Otherwise, the usual reasons:
-
-    each row by one number      logits are raw scores: their exp need not add up to 1
-    texts that begin with a     the first token has no key but itself, so it counts as its own previous token:
-    trigger                     a later trigger looks at position 0 more than at its first successor
-    layer 1 looks elsewhere     one back is pos[t−s] = pos[1]; pos[s−t] is the last one, without an error
-    attention is too flat       a port that divides by √d needs WK1 and WK2 √d times as large
-    digits are lost             float32 keeps about seven: `vectors check --precision float32` allows for that
-    the loss alone differs      it is one mean over the mask, not a mean of the sequences' means; in recall
-                                only the tokens of the slot compete
-    the largest logit alone     before fine-tuning, the answers of a recall prompt tie, and rounding decides
+The check mostly says it. Otherwise: logits are raw scores, whose exp need not add up to 1. The first token
+has no key but itself, so in a text that begins with a trigger, a later trigger looks at position 0 more than
+at its first successor. Before fine-tuning, the answers of a recall prompt tie: rounding decides between them.
+float32 keeps about seven digits: `vectors check --precision float32` allows for that.
 """
 
 from refimpl.vectors.compare import Report

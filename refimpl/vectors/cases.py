@@ -249,7 +249,7 @@ def all_cases():
 
 
 def yours(model, seed, trained=None, **inputs):
-    """A case of any size, for `files.write`: inputs as `induction_inputs` or `recall_inputs` have them.
+    """A case of any size: `trained` as "WK1,WO", inputs as `induction_inputs` or `recall_inputs` have them.
 
     Raises ValueError on sizes that make no case, or whose arrays do not fit into memory.
     """
@@ -269,5 +269,5 @@ def yours(model, seed, trained=None, **inputs):
         check.memory("sizes", 8 * 12 * (2 * V * inputs["d"] + width ** 2 + 2 * inputs["m"] * inputs["d"]))
     name = "-".join(f"{key}{value}" if not isinstance(value, str) else value for key, value in inputs.items())
     fields = SYSTEMS[model].Params._fields
-    moving = tuple(check.choice("trained", field, fields) for field in trained or fields)
+    moving = [check.choice("trained", name, fields) for name in trained.split(",")] if trained else fields
     return build(model, name, "yours", "", "Sizes of your own.", inputs, seed=seed, trained=moving)

@@ -51,15 +51,13 @@ def add_commands(commands):
 
 def run_vectors_write(args):
     """`vectors write`: write all cases, or one of given sizes; 0."""
-    given = {name: getattr(args, name) for options in YOURS.values() for name in options
-             if getattr(args, name) is not None}
-    foreign = [name for name in (*given, *["trained"] * (args.trained is not None))
-               if name not in (*YOURS.get(args.model, ()), *["trained"] * (args.model is not None))]
-    if foreign:
-        raise ValueError(f"--{foreign[0]}: expected --model " + " or ".join(
-            model for model in YOURS if foreign[0] in (*YOURS[model], "trained")) + ", whose it is")
-    trained = args.trained and args.trained.split(",")
-    drawn = [cases.yours(args.model, args.seed, trained, **given)] if args.model else None
+    given = {name: value for options in YOURS.values() for name in (*options, "trained")
+             if (value := getattr(args, name)) is not None}
+    for name in given:
+        whose = [model for model in YOURS if name in (*YOURS[model], "trained")]
+        if args.model not in whose:
+            raise ValueError(f"--{name}: expected --model {' or '.join(whose)}, whose it is")
+    drawn = [cases.yours(args.model, args.seed, **given)] if args.model else None
     count, size = files.write(args.folder, drawn)
     print(f"{count} cases, {size / 1e6:.1f} MB in {Path(args.folder) / 'v1'}")
     return 0

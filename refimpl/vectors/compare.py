@@ -5,14 +5,11 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from refimpl import check
-from refimpl.vectors.arrays import summary
-from refimpl.vectors.diagnose import UNKNOWN, Memory, diagnose
+from refimpl.vectors.diagnose import UNKNOWN, Memory, diagnose, summary
 
 FLOOR = 0.01
-# Derived from honest runs: every case in PyTorch 30 to 100 times in each format, its dimensions permuted and
-# its weights rounded up or down at random. Largest errors, in units of u, half the distance from 1 to the
-# next number: trace 35, loss 17, grad and sgd1 650 (where all cancels, in float64; else 330), sgd3 2800.
-# Allowed is four times that; in 16 bits, where such errors saturate, 1.3 to 2.3 times what was seen.
+# From honest runs: every case in PyTorch 30 to 100 times in each format, dimensions permuted, weights rounded
+# up or down at random. Largest errors, in units u of REASON: trace 35, loss 17, grad and sgd1 650, sgd3 2800.
 TOLERANCES = {
     "float64": {"input": 0.0, "param": 1e-14, "trace": 2e-14, "loss": 1e-14, "grad": 3e-13,
                 "sgd1": 3e-13, "sgd3": 1.2e-12},
@@ -81,6 +78,7 @@ class Report(NamedTuple):
 
 def compare_arrays(ours, theirs, precision, problems=(), memory=None):
     """The Report on one case; `memory` holds what was found in other cases of the same port."""
+    memory = Memory() if memory is None else memory
     tolerances = TOLERANCES[check.choice("precision", precision, tuple(TOLERANCES))]
     problems = [*problems, *(f"{name}: no such array" for name in theirs if name not in ours.arrays)]
     outputs = [name for name in ours.arrays if group(name) not in ("input", "param")]
@@ -107,7 +105,7 @@ def compare_arrays(ours, theirs, precision, problems=(), memory=None):
     detail = (f"shape {b.shape}, expected {a.shape}" if index is None else
               f"{b[index]:.17g}, expected {a[index]:.17g}")
     return report._replace(error=error, where=index, detail=detail, allowed=tolerances[group(first)],
-                           looks=explain(ours, theirs, found, departing, memory or Memory()))
+                           looks=explain(ours, theirs, found, departing, memory))
 
 
 def explain(ours, theirs, found, departing, memory):

@@ -10,8 +10,8 @@ from itertools import product
 
 import numpy as np
 
-from refimpl.vectors import equations
-from refimpl.vectors.arrays import changed, summary
+from refimpl.gradcheck import relative_error
+from refimpl.vectors import cases, equations
 from refimpl.vectors.equations import evaluated, run
 from refimpl.vectors.mistakes import STEPS, catalogue
 from refimpl.vectors.tape import Node
@@ -21,11 +21,8 @@ FLOOR = 0.01
 MISFIT = (ValueError, IndexError, KeyError)     # shapes that do not go together, what is not there yet
 
 
-class Memory:
-    """What was found in the cases before: tried first in the next."""
-
-    def __init__(self):
-        self.found = []
+class Memory(list):
+    """The names that were found in the cases before: tried first in the next."""
 
 
 def diagnose(case, theirs, departing, close, memory):
@@ -55,7 +52,7 @@ class Search:
     def remembered(self, departing):
         """Names that were found before, if they explain all that departs here."""
         looks: list = []
-        for names in self.memory.found:
+        for names in self.memory:
             for edits in product(*([e for e in self.catalogue if e.words == words] for words in names)):
                 if self.explained(edits, departing):
                     needed = [e for e in edits
@@ -68,8 +65,7 @@ class Search:
 
     def inputs(self, departing):
         """Other inputs, which change all at once, shapes included."""
-        found = [e for e in self.catalogue if e.case and not e.rule and self.explained([e], departing)]
-        return alternatives([(e,) for e in found])
+        return words_of(e for e in self.catalogue if e.case and self.explained([e], departing))
 
     def explained(self, edits, departing):
         """Whether these mistakes explain all that departs."""
@@ -86,15 +82,13 @@ class Search:
         if 2 * len(rest) > len(departing) and not self.unknown:
             return []
         if not rest and not self.written:
-            self.memory.found += [names for names in product(*(alike[:4] for alike in self.looks))
-                                  if names not in self.memory.found]
+            self.memory += [names for names in product(*(alike[:4] for alike in self.looks))
+                            if names not in self.memory]
         if rest and (self.unknown or not known):
             self.looks.append((f"{UNKNOWN} (from {(self.unknown or rest)[0]} on)",))
         elif rest:
             self.looks.append((f"{UNKNOWN} ({summary(rest)})",))
         return self.looks
-
-    # Whether arrays agree
 
     def run(self, edits, last=None):
         """The arrays of a port with these mistakes; none if they do not go together."""
@@ -103,24 +97,18 @@ class Search:
         except MISFIT:
             return {}
 
-    def error(self, name, value):
-        """Largest error of their array against a value, relative to the larger of both."""
-        theirs = self.given[name]
-        if value is None or value.shape != theirs.shape or not np.isfinite(value).all():
-            return np.inf
-        apart = np.abs(value - theirs).max(initial=0)
-        return apart / max(np.abs(value).max(initial=0), self.floors[name]) if apart else 0.0
-
     def fits(self, name, value):
         """Whether their array is this value."""
-        return self.error(name, value) <= self.close
+        theirs = self.given[name]
+        if value is None or value.shape != theirs.shape or not np.isfinite(value).all():
+            return False
+        size = max(np.abs(value).max(initial=0), self.floors[name])
+        return np.abs(value - theirs).max(initial=0) <= self.close * size
 
     def agreement(self, edits, last="grad", names=None):
         """How many of their arrays are those of a port with these mistakes."""
         arrays = self.run(edits, last)
         return sum(self.fits(name, arrays[name]) for name in names or self.given if name in arrays)
-
-    # Forward, equation by equation
 
     def forward(self):
         """Name what is wrong before the loss; whether all of it was named."""
@@ -130,60 +118,50 @@ class Search:
         for name, equation in list(right.items())[:-1]:
             pending[name], trace = equation, f"trace.{name}"
             if trace in self.given:
-                values = [evaluated(s, {**pending, **self.changes(pending)}) for s in (theirs, ours)]
-                if not any(self.fits(trace, vars(s)[name].value[0]) for s in values):
-                    self.settle(trace, self.search(theirs, pending, name), vars(values[0])[name].value[0])
-                ours = evaluated(ours, {**pending, **self.changes(pending)})
-                theirs = evaluated(theirs, {**pending, **self.changes(pending)})
+                values = [vars(self.evaluated(s, pending))[name].value[0] for s in (theirs, ours)]
+                if not any(self.fits(trace, value) for value in values):
+                    found = [edit for edit in self.catalogue if edit.changes.keys() & pending.keys()
+                             and self.gives(name, theirs, pending, edit)]
+                    self.settle(trace, found, values[0])
+                theirs, ours = (self.evaluated(s, pending) for s in (theirs, ours))
                 if self.given[trace].shape == vars(theirs)[name].value.shape[1:]:
                     setattr(theirs, name, Node(self.given[trace][None]))
                 pending = {}
         return not self.unknown
 
-    def changes(self, names):
-        """What the mistakes named so far change of these equations."""
-        return {name: f for edit in self.edits for name, f in edit.changes.items() if name in names}
+    def evaluated(self, s, pending):
+        """The state after these equations, with the mistakes named so far."""
+        changes = {name: f for edit in self.edits for name, f in edit.changes.items()}
+        return evaluated(s, {name: changes.get(name, f) for name, f in pending.items()})
 
-    def search(self, s, pending, name):
-        """The mistakes in the pending equations, each alone, that give their array of this name."""
-        order, before = list(pending), [s]
-        for k in order:
-            before.append(evaluated(before[-1], {k: pending[k]}))
-        placed = [(min(map(order.index, here)), edit) for edit in self.catalogue
-                  if (here := [k for k in edit.changes if k in pending])]
-        return [(e,) for place, e in placed if self.gives(
-            name, before[place], {k: e.changes.get(k, pending[k]) for k in order[place:]})]
-
-    def gives(self, name, s, pending):
-        """Whether these equations give their array of this name from the state s."""
+    def gives(self, name, s, pending, edit):
+        """Whether these equations with this mistake give their array of this name from the state s."""
         try:
-            return self.fits(f"trace.{name}", vars(evaluated(s, pending))[name].value[0])
+            s = evaluated(s, {k: edit.changes.get(k, f) for k, f in pending.items()})
+            return self.fits(f"trace.{name}", vars(s)[name].value[0])
         except MISFIT:
             return False
 
     def settle(self, trace, found, right):
         """Take of the alternatives those that agree with most of what else was given."""
-        words = {edit.words for edit in self.edits}
-        if any({edit.words for edit in edits} <= words for edits in found):
-            return
-        if found and self.take(found):
+        if {edit.words for edit in self.edits} & {edit.words for edit in found} or self.take(found):
             return
         # Nothing else feels it: it may only have been written so.
         change = None if self.unknown else changed(self.case, trace, right, self.given[trace], self.close)
         if change:
             self.looks.append((f"{change} (in {trace})",))
-        elif found:
-            self.looks += alternatives(found)
+        else:
+            self.looks += words_of(found)
         (self.written.add if change or found else self.unknown.append)(trace)
 
     def take(self, found):
-        """Take the best alternative, a tuple of edits, if it explains more; whether it does."""
-        scores = [self.agreement([*self.edits, *edits]) for edits in found]
-        best = [edits for edits, score in zip(found, scores) if score == max(scores)]
-        better = max(scores) > self.agreement(self.edits)
+        """Take the best alternative if it explains more; whether it does."""
+        scores = [self.agreement([*self.edits, edit]) for edit in found]
+        better = max(scores, default=0) > self.agreement(self.edits)
         if better:
-            self.looks += alternatives(best)
-            self.edits += best[0]
+            best = [edit for edit, score in zip(found, scores) if score == max(scores)]
+            self.looks += words_of(best)
+            self.edits.append(best[0])
         return better
 
     # Loss and gradients, which are searched together: a scalar alone names nothing
@@ -199,11 +177,9 @@ class Search:
         traces = [name for name in self.given if name.startswith("trace")]
         so_far = self.agreement(self.edits, "loss", traces)
         fitting = [e for e in self.catalogue if e.changes and self.gives_loss(e, traces, so_far)]
-        found = self.best([(e,) for e in fitting], names, wrong)
-        if not found and "trace.logits" in self.given:      # one of the loss, one that only gradients show
-            late = [e for e in fitting if "loss" in e.changes]
-            found = self.best(product(late, [e for e in fitting if e not in late]), names, wrong)
-        if not found or not self.take(found):
+        counts = [self.agreement([*self.edits, e], "grad", names) for e in fitting]
+        enough = max(counts, default=0) > len(names) - len(wrong) + len(wrong) // 2      # more than half
+        if not enough or not self.take([e for e, n in zip(fitting, counts) if n == max(counts)]):
             self.by_array(wrong, predicted)
         return not self.unknown
 
@@ -212,17 +188,6 @@ class Search:
         arrays = self.run([*self.edits, edit], "loss")
         return "loss" in arrays and ("loss" not in self.given or self.fits("loss", arrays["loss"])) and sum(
             self.fits(name, arrays[name]) for name in traces) >= so_far
-
-    def best(self, candidates, names, wrong):
-        """The candidates that explain the most of the wrong arrays, and more than half."""
-        best: list[tuple] = []
-        most = len(names) - len(wrong) + len(wrong) // 2 + 1
-        for edits in candidates:
-            count = self.agreement([*self.edits, *edits], "grad", names)
-            best, most = [] if count > most else best, max(count, most)
-            if count == most:
-                best.append(edits)
-        return best
 
     def by_array(self, wrong, predicted):
         """Name what was done to single arrays."""
@@ -235,8 +200,6 @@ class Search:
                 words.setdefault(change, []).append(name)
                 self.written.add(name)
         self.looks += [(f"{change} (in {summary(names)})",) for change, names in words.items()]
-
-    # The steps
 
     def steps(self, known):
         """Name what is wrong in the steps, from their own gradients where they are given."""
@@ -259,21 +222,79 @@ class Search:
             return
         early = [name for name in wrong if name.startswith("sgd1")]       # later, all fields feel it
         fields = frozenset(name.rpartition(".")[2] for name in early or wrong)
-        candidates = [(edit,) for edit in STEPS]
+        candidates = list(STEPS)
         if not fields >= set(case.sgd["trained"]):
             only = ", ".join(f for f in case.params._fields if f in fields)
-            candidates += [(e._replace(fields=fields, words=f"{e.words} ({only} alone)"),)
+            candidates += [e._replace(fields=fields, words=f"{e.words} ({only} alone)")
                            for e in STEPS if e.rule]
-        counts = [len(left(edits)) for edits in candidates]
+        counts = [len(left([edit])) for edit in candidates]
         if 2 * min(counts) < len(wrong):
-            best = [edits for edits, n in zip(candidates, counts) if n == min(counts)]
-            self.looks += alternatives(best)
-            self.edits += best[0]
-            self.written |= set() if known else set(wrong) - set(left(best[0]))
+            best = [edit for edit, n in zip(candidates, counts) if n == min(counts)]
+            self.looks += words_of(best)
+            self.edits.append(best[0])
+            self.written |= set() if known else set(wrong) - set(left(best[:1]))
         else:
             self.by_array(wrong, equations.steps(case, right, [], first, last))
 
 
-def alternatives(found):
-    """The names of the first mistakes of each alternative, of the second …, without repetition."""
-    return [tuple(dict.fromkeys(edit.words for edit in alike)) for alike in zip(*found)]
+def words_of(found):
+    """The names of mistakes that explain the same, as one entry of `looks`; no entry if there are none."""
+    words = tuple(dict.fromkeys(edit.words for edit in found))
+    return [words] if words else []
+
+
+def summary(names):
+    """Array names, a whole group by its prefix."""
+    groups = dict.fromkeys(name.rpartition(".")[0] + ".*" if "." in name else name for name in names)
+    return ", ".join(names if len(names) <= 3 else groups)
+
+
+def changed(case, name, a, b, close):
+    """The change that makes b, theirs, of the array a; None if none known does."""
+    if a.shape == b.shape:
+        close = min(close, 0.1 * relative_error(a, b))      # it must explain most of what departs
+
+    def same(x, y):
+        return x.size > 0 and relative_error(x, y) <= close
+
+    if a.ndim == 2 and a.shape != (1, 1) and same(a.T, b):
+        return "transposed"
+    if a.shape != b.shape:
+        return None
+    factor = (a * b).sum() / (a * a).sum() if a.any() else 0.0
+    if factor and same(factor * a, b):
+        if a.ndim == 0:         # a scalar is a multiple of any other
+            return None
+        meaning = factor_meaning(case, factor)
+        words = f"constant factor {factor:.6g}" + (f": {meaning}" if meaning else "")
+        return "negated" if abs(factor + 1) < 1e-6 else words
+    axes = [(np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0)) for axis in range(a.ndim)]
+    if any(len(x) > 2 and not same(x[1:], x[:-1]) and (same(x[1:], y[:-1]) or same(x[:-1], y[1:]))
+           for x, y in axes):           # rows differ, so that one can tell
+        return "shifted by one position"
+    for (x, y), what in zip(axes, ("rows", "columns")):
+        if same(ordered(x), ordered(y)):
+            return f"{what} permuted"
+    return None
+
+
+def ordered(a):
+    """The rows in an order that depends on their contents alone."""
+    rows = a.reshape(len(a), -1)
+    return a[(rows @ np.sqrt(1 + np.arange(rows.shape[1]))).argsort()]
+
+
+def factor_meaning(case, factor):
+    """What a factor may stand for in this case; several where its sizes coincide."""
+    B, T, d = len(case.tokens), len(cases.first_sequence(case)), case.params.E.shape[1]
+    count = int(case.labels.sum()) if case.model == "induction" else B
+    known = {"a sum in place of the mean": count, "the mean taken twice": 1 / count,
+             "a 2 missing": 0.5, "a 2 too many": 2.0, "1/√d": d ** -0.5, "√d": d ** 0.5,
+             "1/T": 1 / T, "T": T, "1/B": 1 / B, "B": B, "the learning rate": case.sgd["lr"]}
+    if case.model == "induction":
+        known["mean over all positions, not the mask"] = count / (B * T)
+    else:
+        width = len(case.params.WKQ)
+        known.update({"1/√(d+dp)": width ** -0.5, "√(d+dp)": width ** 0.5})
+    return " or ".join(words for words, value in known.items()
+                       if value != 1 and abs(factor - value) <= 1e-5 * value)

@@ -17,11 +17,9 @@ defaults ours cannot express: say n_heads=1 for the full model, normalization_ty
 Whatever ours cannot express is a ValueError. So are pre-norm blocks of the full model with a feed-forward
 layer: they compute x + attention(x) + ff(x), so ff reads the block's own input, where WF reads x2.
 
-Conventions of two more. Flax kernels are [in, out], W = kernel.T; its attention kernels are (d, heads, head),
-and it divides queries by √head. factual-recall's one-layer model (NLB24) has scores (x_s K)·(x_T Q) / √d_h,
-so WKQ = Q Kᵀ / √d_h, and no positions, P = 0. It mixes values, x' = (V O)ᵀ x, and keeps a residual around its
-memory: logits = U (W2 relu(W1 x' + b1) + x'). Ours does neither, but x' = relu(x') − relu(−x'): 2d more units
-do both. With M = (V O)ᵀ, W1 has the rows W1 M, M and −M, and W2 the columns W2, I and −I.
+Flax kernels are [in, out], W = kernel.T; its attention kernels are (d, heads, head), and it divides queries
+by √head. factual-recall's one-layer model (NLB24) has WKQ = Q Kᵀ / √d_h, P = 0, values x' = (V O)ᵀ x, and a
+residual x' around its memory: of M = (V O)ᵀ, let W1 have the rows W1 M, M, −M, and W2 the columns W2, I, −I.
 """
 
 from collections.abc import Mapping

@@ -4,6 +4,8 @@ This is a second evaluation of the models, independent of the reference: a batch
 from `refimpl.vectors.tape`. `run(case, edits)` gives the arrays that a port with these mistakes would write.
 """
 
+from functools import reduce
+from operator import or_
 from types import SimpleNamespace
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -46,11 +48,6 @@ SUMS = {"relative": {"x0": "E[z]", **LAYERS}, "absolute": {"x0": "E[z] + pos[t]"
         "recall": {"preactivation": "W1 x + b1", "y": "W2 hidden", "logits": "U y"}}
 
 
-def sums_of(case):
-    """The equations of a case that are sums of products, as texts."""
-    return SUMS[case.setting.get("encoding", case.model)]
-
-
 def parse(text):
     """The terms of a sum such as "x1 + WO WV h2"."""
     return tuple(Term(tuple(term.split())) for term in text.split(" + "))
@@ -82,8 +79,6 @@ def product(term, s):
     a = FUNCTIONS[term.outer](a)
     return a * SCALES[term.scale](s.d) if term.scale else a
 
-
-# The equations that are no such sums
 
 def softmax(S, allowed: Any = True, axis=-1):
     """Softmax over the allowed entries; zero where nothing is allowed."""
@@ -128,7 +123,8 @@ def weighted(rows, weights):
 
 def right(case):
     """The equations of a case as they should be, in order: name -> function of the state."""
-    sums = {name: expression(parse(text)) for name, text in sums_of(case).items()}
+    sums = {name: expression(parse(text)) for name, text in SUMS[
+        case.setting.get("encoding", case.model)].items()}
     embed = {"E[z]": lambda s: s.E[s.z]}
     loss = {"loss": lambda s: weighted(row_losses(s.logits, s.target, *s.slot), s.weights)}
     if case.model == "recall":
@@ -148,8 +144,6 @@ def right(case):
         "attention2": lambda s: softmax(s.scores2, s.offset >= 0),
         **{name: sums[name] for name in ("h2", "x2", "y", "logits")}, **loss}
 
-
-# Running them
 
 def state(case, first=False, params=None):
     """What the equations start from; of the first sequence alone, if so asked."""
@@ -184,10 +178,7 @@ def edited(case, edits):
     """The case and its equations, with these mistakes."""
     for edit in edits:
         case = edit.case(case) if edit.case else case
-    equations = right(case)
-    for edit in edits:
-        equations.update(edit.changes)
-    return case, equations
+    return case, reduce(or_, (edit.changes for edit in edits), right(case))
 
 
 def run(case, edits=(), last=None):
@@ -200,7 +191,7 @@ def run(case, edits=(), last=None):
         if last == "loss":
             return arrays
         grads = gradients(s.loss, [vars(s)[name] for name in case.params._fields])
-        arrays.update(zip([f"grad.{name}" for name in case.params._fields], grads))
+        arrays |= {f"grad.{name}": g for name, g in zip(case.params._fields, grads)}
         return arrays if last == "grad" else {**arrays, **steps(case, equations, edits, grads)}
 
 

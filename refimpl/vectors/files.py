@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -58,8 +59,6 @@ class Vector(NamedTuple):
                     m["sgd"], params, self.arrays["input.tokens"], self.arrays[f"input.{LABELS[model]}"])
 
 
-# Writing
-
 def write(folder, drawn=None):
     """Write vectors into a folder, and return how many cases and bytes they are.
 
@@ -79,7 +78,7 @@ def write(folder, drawn=None):
     folder.mkdir(parents=True, exist_ok=True)
     clean(folder)
     work = Path(tempfile.mkdtemp(prefix=WORK, dir=folder))
-    new = work / "new"
+    new, v1 = work / "new", folder / "v1"
     try:
         for count, case in enumerate(cases.all_cases() if drawn is None else drawn, start=1):
             write_case(new / case.model / case.name, case)
@@ -87,23 +86,16 @@ def write(folder, drawn=None):
         sums = [f"{digest(path.read_bytes())}  {path.relative_to(new).as_posix()}\n" for path in paths]
         (new / SUMS).write_text("".join(sums), encoding="utf-8")
         size = sum(path.stat().st_size for path in paths)
-        put_in_place(new, folder / "v1", work / "old")
+        if v1.exists():
+            with suppress(AttributeError, OSError, TypeError):      # in one step, as Linux can
+                exchange = ctypes.CDLL(None).renameat2      # 2: exchange; −100: from the current folder
+                if exchange(-100, os.fsencode(new), -100, os.fsencode(v1), 2) == 0:
+                    return count, size
+            v1.rename(work / "old")
+        new.rename(v1)
     finally:
         clean(folder)
     return count, size
-
-
-def put_in_place(new, v1, old):
-    """Let `new` be v1: in one step where the system can exchange two folders, as Linux can."""
-    if v1.exists():
-        try:
-            exchange = ctypes.CDLL(None).renameat2      # 2: exchange; −100: relative to the current folder
-            if exchange(-100, os.fsencode(new), -100, os.fsencode(v1), 2) == 0:
-                return
-        except (AttributeError, OSError, TypeError):
-            pass
-        v1.rename(old)
-    new.rename(v1)
 
 
 def clean(folder):
@@ -153,8 +145,6 @@ def assert_catches(case, arrays):
     if case.catches and not variants:
         raise AssertionError(f"{case.model}/{case.name}: {case.catches} does not apply")
 
-
-# Reading
 
 def load(folder, model, case):
     """Read one case of a vectors folder: a Vector. Raises ValueError saying what is wrong with it."""
@@ -249,8 +239,8 @@ def read_manifest(content, name):
 def read_arrays(file, sizes=None):
     """Read an .npz file without pickles: its arrays by name, and a line for each that is unreadable.
 
-    sizes : {name: bytes}, of which an array may take 64 times as many, and not more: what is larger, by the
-    headers of the archive or of the array, is not read. Nor are arrays of other names. None: all are read.
+    sizes : {name: bytes}; no array of another name is read, and none that by a header takes 64 times as many
+    bytes. None: all are read.
     """
     arrays: dict[str, np.ndarray] = {}
     problems = []
@@ -259,10 +249,8 @@ def read_arrays(file, sizes=None):
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
                 try:
-                    if sizes is not None and name not in sizes:
-                        raise ValueError("no such array")
-                    if name in arrays:
-                        raise ValueError("there twice")
+                    if name in arrays or sizes is not None and name not in sizes:
+                        raise ValueError("there twice" if name in arrays else "no such array")
                     limit = 64 * (sizes[name] + 1024) if sizes is not None else np.inf
                     arrays[name] = read_array(archive, member, limit)
                 except Exception as error:       # zipfile, zlib and numpy raise whatever comes
@@ -291,8 +279,6 @@ def first_line(error):
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.splitlines()[0] if text else type(error).__name__
 
-
-# Comparing
 
 def compare(ours, theirs, precision="float64"):
     """Hold a port's arrays against one case, a Vector: the Report. For a port's own tests.

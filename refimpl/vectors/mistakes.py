@@ -13,7 +13,7 @@ import numpy as np
 from refimpl.vectors.equations import (
     FUNCTIONS, SCALES, SUMS, Edit, Term, chosen, expression, mixed, parse, right_step, row_losses, run,
     scores, softmax, text_of, weighted)
-from refimpl.vectors.tape import Node, apply, detach, exp, join, log, node, power, relu, total
+from refimpl.vectors.tape import Node, detach, elementwise, exp, join, log, node, power, relu, total
 
 SQUARE = ("Phi", "WV", "WK1", "WK2", "WO", "WF")
 PARTNER = {"U": "E", "A1": "A2", "A2": "A1"}
@@ -32,38 +32,31 @@ def planted(name, case):
 
 def catalogue(case):
     """Every mistake for this case, as a tuple of Edit."""
-    return by_setting(case.model, case.setting.get("encoding"), case.setting.get("activation"))
+    return by_setting(case.model, case.setting.get("encoding") or case.setting["activation"])
 
 
 @lru_cache
-def by_setting(model, encoding, activation):
-    """The catalogue depends on the model and its setting alone."""
-    own = induction(encoding) if model == "induction" else recall(activation)
+def by_setting(model, setting):
+    """The catalogue depends on the model, and on its encoding or activation, alone."""
+    own = induction(setting) if model == "induction" else recall(setting)
     embedding = (Edit(words, {"E[z]": f}) for words, f in EMBEDDING.items())
     loss = (Edit(words, {"loss": f}) for words, f in (*LOSS, *LOSS_OF[model]))
-    return (*own, *sums(model, encoding or model), *embedding, *loss, *STEPS)
+    return (*own, *sums(model, setting if model == "induction" else model), *embedding, *loss, *STEPS)
 
-
-# Sums of products
 
 def sums(model, kind):
-    """Every change by rule of every sum."""
+    """Every change by rule of one place of every sum."""
     for out, text in SUMS[kind].items():
-        order = ACTIVATIONS[model]
+        order, terms = ACTIVATIONS[model], parse(text)
         known = PLACES if out == "x0" else order[kind == "relative":order.index(out)]     # x0 is E[z] there
-        for new, wrap in variations(parse(text), known):
-            words = f"{out} = {text_of(new, wrap)}, not {text}"
-            yield Edit(words, {out: expression(new, wrap)})
-
-
-def variations(terms, known):
-    """Yield (terms, function of the whole) for every change of one place."""
-    for i, term in enumerate(terms):
-        if len(terms) > 1:
-            yield terms[:i] + terms[i + 1:], ""
-        yield from ((terms[:i] + (new,) + terms[i + 1:], "") for new in term_variations(term, known))
-    yield from ((terms + (Term((name,)),), "") for name in known)
-    yield from ((terms, wrap) for wrap in FUNCTIONS if wrap not in ("", "detach"))
+        changed = []
+        for i, term in enumerate(terms):
+            changed += [(terms[:i] + terms[i + 1:], "")] * (len(terms) > 1)
+            changed += [(terms[:i] + (new,) + terms[i + 1:], "") for new in term_variations(term, known)]
+        changed += [(terms + (Term((name,)),), "") for name in known]
+        changed += [(terms, wrap) for wrap in FUNCTIONS if wrap not in ("", "detach")]
+        for new, wrap in changed:
+            yield Edit(f"{out} = {text_of(new, wrap)}, not {text}", {out: expression(new, wrap)})
 
 
 def term_variations(term, known):
@@ -87,12 +80,6 @@ def term_variations(term, known):
 
 # Attention: functions of the scores S, of query t and key k, and of the width d
 
-def largest(S, seen):
-    """All weight on the first of the largest scores."""
-    allowed = np.where(seen, S.value, -np.inf)
-    return node(np.arange(allowed.shape[-1]) == allowed.argmax(-1)[..., None])
-
-
 def blocks(S, seen, size, stale):
     """Softmax in blocks of keys against a running maximum, some of whose sums are not rescaled."""
     masked = S + np.where(seen, 0.0, -np.inf)
@@ -115,7 +102,6 @@ ATTENTION: dict[str, Callable] = {
     "a 1 too many in the denominator of the attention": lambda S, t, k, d:
         exp(S) * (k <= t) / (total(exp(S) * (k <= t)) + 1.0),
     "uniform attention": lambda S, t, k, d: softmax(S * 0.0, k <= t),
-    "attention to the largest score alone": lambda S, t, k, d: largest(S, k <= t),
     "no gradient through the attention": lambda S, t, k, d: detach(softmax(S, k <= t)),
     "masked scores lowered by 10 only": lambda S, t, k, d: softmax(S + np.where(k <= t, 0, -10.0)),
     **{f"blocks of {size} keys that do not rescale {what}":
@@ -123,8 +109,6 @@ ATTENTION: dict[str, Callable] = {
        for size in BLOCKS for what in ("their sums", "their values", "their total")},
 }
 
-
-# Induction
 
 OTHER_WAY = (lambda o, T, L: -o, lambda o, T, L: L - 1 - o, lambda o, T, L: T - 1 - o)
 OFFSETS = (
@@ -211,15 +195,10 @@ def on_values(s):
     return s.attention1 @ s.x0 + (s.attention1[:, :, None] @ position)[:, :, 0]
 
 
-# Recall
-
 def recall(activation):
     """Rows, attention and activation."""
     def asked(s, query, W, scale=1.0):
         return (query @ W @ s.rows.T)[:, 0] * scale
-
-    def values(s):
-        return mixed(s.attention, s.rows[..., :s.d])
 
     for words, f in ATTENTION.items():
         yield Edit(words, {"attention": lambda s, f=f: f(
@@ -238,7 +217,8 @@ def recall(activation):
             ("scores", "scores scaled by 1/√(d+dp)", lambda s: asked(
                 s, s.rows[:, -1:], s.WKQ, len(s.WKQ.value) ** -0.5)),
             ("x", "x of U, not E", lambda s: mixed(s.attention, s.U[s.z])),
-            ("x", "x with a residual, E of the last token", lambda s: values(s) + vars(s)["E[z]"][:, -1]),
+            ("x", "x with a residual, E of the last token", lambda s: mixed(
+                s.attention, s.rows[..., :s.d]) + vars(s)["E[z]"][:, -1]),
             ("x", "x = E of the last token", lambda s: vars(s)["E[z]"][:, -1]),
             ("x", "no gradient through the values", lambda s: mixed(s.attention, detach(s.rows[..., :s.d]))),
             ("hidden", "ReLU in place of the square", lambda s: relu(s.preactivation)),
@@ -248,16 +228,14 @@ def recall(activation):
             ("hidden", "GELU in place of the activation", lambda s: FUNCTIONS["gelu"](s.preactivation)),
             ("y", "y = x + W2 hidden, not W2 hidden", expression(parse("x + W2 hidden")))):
         yield Edit(words, {name: change})
-    for at_zero in (0.5, 1.0) if activation == "relu" else ():
-        yield Edit("derivative of ReLU at 0 is not 0", {"hidden": lambda s, h=at_zero: apply(
-            s.preactivation, (x := s.preactivation.value) * (x > 0), (x > 0) + h * (x == 0))})
+    for slope in (0.5, 1.0) if activation == "relu" else ():
+        at_zero = elementwise(lambda x: x * (x > 0), lambda x, slope=slope: (x > 0) + slope * (x == 0))
+        yield Edit("derivative of ReLU at 0 is not 0", {"hidden": lambda s, f=at_zero: f(s.preactivation)})
     if activation == "square":
-        yield Edit("derivative of the square lacks its 2", {"hidden": lambda s: apply(
-            s.preactivation, s.preactivation.value ** 2, s.preactivation.value)})
+        halved = elementwise(np.square, lambda x: x)
+        yield Edit("derivative of the square lacks its 2", {"hidden": lambda s: halved(s.preactivation)})
     yield Edit("missing first token", case=lambda case: case._replace(tokens=case.tokens[:, 1:]))
 
-
-# Embeddings
 
 def overwritten(s):
     """E[z], whose gradient keeps the last occurrence of a token in each sequence."""
@@ -277,8 +255,6 @@ EMBEDDING = {
     "no gradient for token 0 (padding_idx)": lambda s:
         s.E[s.z] * (s.z != 0)[..., None] + detach(s.E[s.z]) * (s.z == 0)[..., None]}
 
-
-# The loss
 
 def loss(logits=lambda s: s.logits, target=lambda s: s.target, weights=lambda s: s.weights,
          slot=lambda s: s.slot, rows=lambda rows, s: rows):
@@ -303,15 +279,12 @@ def summed(exponentials):
     return loss(rows=change)
 
 
-def inside(s):
-    """1 for tokens of the slot, 0 for others, (V,)."""
+def outside(s, value, factor=1.0):
+    """The loss over the whole vocabulary: logits outside the slot times a factor, plus a value."""
     u = np.arange(len(s.E.value))
-    return ((u >= s.slot[0]) & (u < s.slot[1])) * 1.0
-
-
-def whole(s):
-    """The slot that is the whole vocabulary."""
-    return 0, len(s.E.value)
+    within = (u >= s.slot[0]) & (u < s.slot[1])
+    logits = s.logits * np.where(within, 1.0, factor) + np.where(within, 0.0, value)
+    return weighted(row_losses(logits, s.target), s.weights)
 
 
 def share(mask):
@@ -349,16 +322,15 @@ LOSS_OF = {
         ("loss of the last position alone", loss(weights=lambda s: share(
             np.broadcast_to(np.arange(s.T) == s.T - 1, s.z.shape))))),
     "recall": (
-        ("slot ignored", loss(slot=whole)),
+        ("slot ignored", partial(outside, value=0.0)),
         ("slot always on", loss(
             slot=lambda s: (min(int(s.target.min()), len(s.E.value) - 2), len(s.E.value)))),
         ("slot one too long", loss(slot=lambda s: (s.slot[0], min(s.slot[1] + 1, len(s.E.value))))),
         ("slot one too short", loss(slot=lambda s: (s.slot[0], max(s.slot[1] - 1, s.slot[0] + 1)))),
-        ("logits outside the slot count as 0", loss(lambda s: s.logits * inside(s), slot=whole)),
-        ("logits outside the slot lowered by 10 only", loss(
-            lambda s: s.logits + (inside(s) - 1) * 10.0, slot=whole)),
+        ("logits outside the slot count as 0", partial(outside, value=0.0, factor=0.0)),
+        ("logits outside the slot lowered by 10 only", partial(outside, value=-10.0)),
         ("targets counted within the slot, logits not", loss(
-            target=lambda s: s.target - s.slot[0], slot=whole))),
+            target=lambda s: s.target - s.slot[0], slot=lambda s: (0, None)))),
 }
 
 

@@ -52,26 +52,17 @@ def swapped(a):
     return np.swapaxes(a, -1, -2)
 
 
-def apply(a, value, slope):
-    """An elementwise function of a, by its value and its derivative."""
-    return Node(value, (a, lambda g: g * slope))
-
-
 def elementwise(f, slope):
-    """The function of a node with value f(x) and derivative slope(x, value)."""
-    return lambda a: apply(a, value := f(a.value), slope(a.value, value))
+    """The function of a node with value f(x, …) and derivative slope(x, …)."""
+    return lambda a, *more: Node(f(a.value, *more), (a, lambda g: g * slope(a.value, *more)))
 
 
-exp = elementwise(np.exp, lambda x, y: y)
-log = elementwise(np.log, lambda x, y: 1 / x)
-relu = elementwise(lambda x: np.maximum(x, 0), lambda x, y: x > 0)
-gelu = elementwise(lambda x: x * ndtr(x), lambda x, y: ndtr(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi))
-detach = elementwise(lambda x: x, lambda x, y: 0)
-
-
-def power(a, k):
-    """a to the power k."""
-    return apply(a, a.value ** k, k * a.value ** (k - 1))
+exp = elementwise(np.exp, np.exp)
+log = elementwise(np.log, lambda x: 1 / x)
+relu = elementwise(lambda x: np.maximum(x, 0), lambda x: x > 0)
+gelu = elementwise(lambda x: x * ndtr(x), lambda x: ndtr(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi))
+detach = elementwise(lambda x: x, lambda x: 0)
+power = elementwise(lambda x, k: x ** k, lambda x, k: k * x ** (k - 1))
 
 
 def total(a, axis=-1):
