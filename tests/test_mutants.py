@@ -1,10 +1,13 @@
 """Attack on the checks: every mutant of every backward and every formula must fail the audit's claims.
 
-A mutant that survives is either a hole in the claims or equivalent to the original; the latter are
-listed with the reason, and nothing else may survive.
+So must every mutant of what draws an instance or gives a verdict fail the tests in instruments.py. Of these
+every eighth is tried, and all of them if the environment has CI set. A mutant that survives is either a hole
+in the claims or equivalent to the original; the latter are listed with the reason, and nothing else may
+survive.
 """
 
 import importlib
+import os
 import pathlib
 import sys
 import types
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from refimpl import associative, claims, induction, ops, recall
+from tests import instruments
 from tests.mutants import mutants
 from tests.test_claims import BUILTIN, TEXT
 
@@ -36,19 +40,32 @@ def small(space):
 
 
 def put(patch, module, wanted, namespace):
-    """Let the wanted functions of a namespace stand in for the module's own, wherever they are handed on."""
-    for name, value in namespace.items():
-        if isinstance(value, types.FunctionType) and value.__module__ == "mutant" and wanted(name):
+    """Let the wanted functions of a namespace stand in for the module's own, wherever they are handed on.
+
+    Classes stay the module's own, so that types are still the same; wanted methods are put into them.
+    """
+    for name, value in list(namespace.items()):
+        if getattr(value, "__module__", "") != "mutant":
+            continue
+        if isinstance(value, types.FunctionType) and wanted(name):
             replace(patch, module, name, value)
+        elif isinstance(value, type):
+            namespace[name] = getattr(module, name)
+            for method, body in vars(value).items():
+                function = getattr(body, "__func__", getattr(body, "fget", body))
+                if isinstance(function, types.FunctionType) and wanted(f"{name}.{method}") and \
+                        function.__code__.co_filename == "mutant":      # not one that a NamedTuple makes
+                    patch.setattr(namespace[name], method, body)
     for name in recall.model.ACTIVATIONS:
         patch.setitem(recall.model.ACTIVATIONS, name,
                       (getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward")))
 
 
 def replace(patch, module, name, value):
-    """Replace a function in its module, and in every module of ours that got it from there."""
+    """Replace a function in its module, and in every module of ours, tests too, that got it from there."""
     original = getattr(module, name)
-    for other in [other for key, other in sys.modules.items() if key.partition(".")[0] == "refimpl"]:
+    for other in [other for key, other in sys.modules.items()
+                  if key.partition(".")[0] in ("refimpl", "tests")]:
         if vars(other).get(name) is original:
             patch.setattr(other, name, value)
 
@@ -74,26 +91,27 @@ def users(monkeypatch, module, names):
     return found
 
 
-def attack(monkeypatch, module, wanted, names, equivalent):
-    """Put each mutant in the module's place: all are caught but those known to be equivalent."""
+def attack(monkeypatch, module, wanted, survives, equivalent, every=1):
+    """Put each mutant in the module's place: all are caught but those known to be equivalent.
+
+    survives(function) judges what stands there; with function None, all of it.
+    """
     source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
     source = source.replace("from numba import njit", "def njit(cache):\n    return lambda kernel: kernel")
-    assert survives(names)      # and all kernels are compiled before they can meet a stand-in
-    called = users(monkeypatch, module, names)
     with monkeypatch.context() as patch:
         original = {"__name__": "mutant"}
-        exec(compile(source, "original", "exec"), original)
+        exec(compile(source, "mutant", "exec"), original)
         put(patch, module, wanted, original)
-        assert survives(names), "the unchanged source must pass what catches the mutants"
-    count, survivors = 0, []
-    for function, change, namespace in mutants(source, wanted, REFUSALS):
-        count += 1
+        assert survives(None), "the unchanged source must pass what catches the mutants"
+    tried, survivors = [], []
+    for function, change, namespace in mutants(source, wanted, REFUSALS, every):
+        tried.append((function, change))
         with monkeypatch.context() as patch:
             put(patch, module, wanted, namespace)
-            if survives(called.get(function, ())):
+            if survives(function):
                 survivors.append((function, change))
-    assert count > 10 and sorted(survivors) == sorted(equivalent)
-    return (f"{module.__name__}: {count - len(survivors)} of {count} mutants caught, "
+    assert len(tried) * every > 10 and sorted(set(survivors)) == sorted(set(equivalent) & set(tried))
+    return (f"{module.__name__}: {len(tried) - len(survivors)} of {len(tried)} mutants caught, "
             f"{len(survivors)} equivalent")
 
 
@@ -104,6 +122,7 @@ induction_logits, induction_dynamics, recall_logits, recall_dynamics, recall_sam
 SYSTEM_I = ("I1", "I2", "I3", "I4", "I5", "I6", "I11")
 SYSTEM_R = ("R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R14")
 REFUSALS = ("joint", "table", "takes", "fit")
+EVERY = 1 if os.environ.get("CI") else 8
 SYMMETRIC = "an inner product is symmetric"
 # (function, the line: the code: the change) -> why the mutant computes the same.
 EQUIVALENT_OPS = {
@@ -171,5 +190,19 @@ EQUIVALENT_R11 = {
     (recall_dynamics, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_FLOW),
     (recall_samples, lambda name: True, ("R11",), EQUIVALENT_R11)],
     ids=lambda value: getattr(value, "__name__", None))
-def test_every_mutant_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
-    record_property("say", attack(monkeypatch, module, wanted, names, equivalent))
+def test_every_mutant_of_a_formula_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
+    assert survives(names)      # and all kernels are compiled before they can meet a stand-in
+    called = users(monkeypatch, module, names)
+    record_property("say", attack(
+        monkeypatch, module, wanted,
+        lambda function: survives(names if function is None else called.get(function, ())), equivalent))
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("module", instruments.INSTRUMENTS, ids=lambda module: module.__name__)
+def test_every_mutant_of_an_instrument_is_caught(monkeypatch, record_property, module):
+    killers, equivalent = instruments.INSTRUMENTS[module]
+    for killer in killers:      # in no time limit: kernels are compiled here
+        killer()
+    record_property("say", attack(monkeypatch, module, lambda name: True,
+                                  lambda function: instruments.survives(killers), equivalent, EVERY))
