@@ -1,18 +1,36 @@
-"""The command line: `python -m refimpl audit | explain | vectors`."""
+"""The command line: `python -m refimpl audit | explain | vectors | gradcheck | probe`."""
 
-import argparse
 import os
+import signal
 import sys
 
+# An interrupt while the modules load, which takes a second, ends it at once: some of them would go on.
+LOADING = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 try:
-    from refimpl import __version__
+    if LOADING:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+except ValueError:          # loaded by a thread, which gets no interrupts
+    LOADING = False
+
+# Small products gain nothing from threads and wait for them where the machine is busy: 93 s, not 6, once.
+# OpenBLAS reads this when NumPy is loaded, and processes that are started later inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+if any(word.startswith("--digits") for word in sys.argv[1:]):
+    os.environ["NUMBA_DISABLE_JIT"] = "1"       # kernels take balls as plain Python alone
+
+import argparse             # noqa: E402
+import contextlib           # noqa: E402
+
+try:
+    from refimpl import __version__, gradient_verdict
     from refimpl.claims import command as claims
-    from refimpl.vectors import command as vectors
-except KeyboardInterrupt:
-    sys.exit(130)
+    from refimpl.vectors import command as vectors, probe
 except RuntimeError as numba_error:      # it finds no folder for compiled code
     print(f"refimpl: {numba_error}; set NUMBA_CACHE_DIR to a folder that can be written", file=sys.stderr)
     sys.exit(2)
+if LOADING:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EXAMPLES = """\
 examples:
@@ -22,14 +40,24 @@ examples:
   python -m refimpl explain I5                     a claim, its derivation, one instance in numbers
   python -m refimpl vectors write V                test vectors for a port in another framework
   python -m refimpl vectors check V THEIRS         what the port gets wrong, and what it looks like
+  python -m refimpl gradcheck my_layer.py          what is wrong with a gradient of your own
+  python -m refimpl probe theirs.npz --dialect birth   what a checkpoint has learned
 
-exit status: 0 all is well, 1 a claim failed, its control passed or a port departs, 2 bad usage,
-130 interrupted, 141 the reader of its output stopped reading
+exit status: 0 all is well, 1 a claim failed, its control passed, a port departs or a gradient is
+wrong, 2 bad usage or a machine that cannot write, 130 interrupted, 141 the reader of its output stopped
+reading
+
+OpenBLAS runs on one thread, unless OPENBLAS_NUM_THREADS says otherwise.
 """
 
 
 def main(argv=None):
     """Run the command line; return the exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:      # closed: what is opened next must not take its place
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(getattr(sys, name), "reconfigure"):    # "?" where the encoding lacks a character
+            getattr(sys, name).reconfigure(errors="replace")
     parser = build_parser()
     try:
         args = parser.parse_args(argv)
@@ -41,7 +69,8 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as error:
-        print(f"refimpl {args.command}: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"refimpl {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -56,6 +85,8 @@ def build_parser():
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     claims.add_commands(commands)
     vectors.add_commands(commands)
+    gradient_verdict.add_commands(commands)
+    probe.add_commands(commands)
     return parser
 
 

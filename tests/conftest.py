@@ -1,8 +1,12 @@
 """One generator for each test, seeded, and hypothesis without deadlines: kernels compile on first use."""
 
-import numpy as np
-import pytest
-from hypothesis import settings
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")      # before NumPy is loaded, as the command line does
+
+import numpy as np                      # noqa: E402
+import pytest                           # noqa: E402
+from hypothesis import settings         # noqa: E402
 
 settings.register_profile("refimpl", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("refimpl")

@@ -130,7 +130,8 @@ RECALL_TASK = [
     lawful(test_laws.latin_tables, (recall.Facts, "latin"), n=10)]
 
 RESHAPE = "reshape reads every negative size as the one that is left"
-UNIFORM = 'pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and outputs == "uniform" else \\: '
+UNIFORM = ('pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and '
+           'outputs == "uniform" else \\: ')
 INSTRUMENTS = {
     sgd: (SGD, {
         ("step", "update(w.reshape(-1), g.reshape(-1), buffer.reshape(-1), "

@@ -83,21 +83,28 @@ CALLS = {
     nopos.forward: dict(params=NOPOS, tokens=np.array([3, 0, 1, 0])),
     moments.pair_moments: dict(pi_u=BIGRAM.pi_u, pi_b=BIGRAM.pi_b, pi_o=BIGRAM.pi_b[0], q=0, T=4),
     theory.previous_token_attention: dict(T=5, b1=1.0, encoding="absolute", train_length=3),
-    theory.match: dict(z=TOKENS[0], q=1, b1=1.0, encoding="relative", train_length=None),
     theory.in_context_mass: dict(z=TOKENS[0], triggers=np.array([0, 2]), b1=1.0, b2=2.0,
                                  encoding="relative", train_length=None),
     theory.logits: dict(tokens=TOKENS[0], log_pi_b=LOG_PI_B, triggers=np.array([0, 2]), b1=1.0, b2=2.0,
                         bo=3.0, encoding="relative", train_length=None),
     theory.hard_mass: dict(tokens=np.array([0, 1, 0, 2, 0]), V=3, b2=2.0),
-    theory.hijack: dict(repetitions=2, length=9, gap=np.array([0.5, 1.0]), b2=2.0, bo=3.0),
+    theory.hard_remainder: dict(T=5, b1=2.0, b2=3.0),
+    theory.hijack_margin: dict(C=4, C_u=2, C_w=1, n_u=3, n_w=np.array([1, 2]), T=12, gap=0.5, b2=2.0, bo=3.0),
+    theory.hijack: [dict(repetitions=2, length=9, gap=np.array([0.5, 1.0]), b2=2.0, bo=3.0,
+                         continuations=continuations) for continuations in (None, 3)],
     theory.without_positions: dict(tokens=np.array([3, 0, 1, 0]), log_pi_b=LOG_PI_B, triggers=np.array([0]),
                                    b1=1.0, beta=2.0, gamma=3.0, b3=4.0, bo=5.0),
     theory.sharp_strengths: dict(T=8),
+    theory.sharp_bounds: dict(T=8),
     theory.embedding_slope: dict(),
+    theory.gap_constant: dict(log_pi_b=LOG_PI_B, z=1, c=np.arange(4.0), h=np.ones(4) / 4, g=np.ones(4),
+                              bo=2.0),
+    theory.copy_gap: dict(a=np.arange(3.0), d=4, bo=2.0),
+    theory.bigram_gap: dict(log_pi_b=LOG_PI_B, z=1, d=3),
     moments.first_gradient: dict(J=J),
     moments.second_gradient: dict(J=J, A=A, B=B_TABLE),
-    moments.third_gradient_by_values: dict(J=J, B=B_TABLE),
-    moments.third_gradient_by_keys: dict(J=J, A=A, d=np.arange(4.0)),
+    moments.third_gradient_by_values: dict(J=J, B=B_TABLE, encoding="absolute"),
+    moments.third_gradient_by_keys: dict(J=J, A=A, d=np.arange(4.0), encoding="relative"),
     probes.WK1: [dict(params=CONSTRUCTED, encoding="relative", train_length=3),
                  dict(params=PARAMS._replace(WK1=np.eye(d)), encoding="absolute", train_length=None)],
     probes.WK2: dict(params=CONSTRUCTED, triggers=np.array([0, 2])),
@@ -107,6 +114,9 @@ CALLS = {
     associative.write: dict(u=PAIRS[0], v=PAIRS[1]),
     associative.read: dict(memory=np.eye(4), u=PAIRS[0], v=PAIRS[1]),
     associative.moments: dict(N=3, d=4),
+    associative.unit_moments: dict(N=3, d=4),
+    associative.recall_rate: dict(N=9, d=32),
+    associative.capacity: dict(d=24, recall=0.95),
     recall.Facts.latin: dict(N=7, R=3, rng=rng),
     recall.Facts.months: dict(R=3),
     recall.Facts.pitches: dict(R=3),
@@ -157,19 +167,21 @@ CALLS = {
     gradcheck.relative_error: dict(a=PAIRS[0], b=PAIRS[1]),
 }
 
-theory_logits, recall_logits, recall_dynamics, recall_samples = (
+theory_logits, limits, embeddings, recall_logits, recall_dynamics, recall_samples = (
     importlib.import_module(f"refimpl.{name}") for name in (
-        "induction.theory.logits", "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
+        "induction.theory.logits", "induction.theory.limits", "induction.theory.embeddings",
+        "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
 # Functions that others call on arguments that have been checked; and `sgd.train`, whose batches only the
 # caller's own loss can judge.
 INNER = {
     associative: "leading_axes",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm",
-    task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
+    task: "trigger_ids cumulative", memory: "log_bigram frame_of", model: "forward_pass backward_pass",
     fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
-    ledger: "", nopos: "", moments: "joint table averaging centring by_distance",
-    theory_logits: "memory_length causal_softmax", probes: "read",
+    ledger: "", nopos: "frame_of", moments: "joint table averaging centring by_place",
+    theory_logits: "softmax one_key lower match attention memory_length causal_softmax", limits: "",
+    embeddings: "", probes: "read",
     recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass backward_pass",
     implicit: "entries run scores",

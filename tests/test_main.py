@@ -1,10 +1,13 @@
 """The command line: what it prints, what it writes, how it refuses."""
 
+import importlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 
@@ -12,7 +15,9 @@ import pytest
 
 import refimpl
 from refimpl.__main__ import main
-from tests.test_claims import BUILTIN, MINE
+
+ROOT = pathlib.Path(refimpl.__file__).parents[1]
+HERE = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def run(capsys, *argv):
@@ -25,114 +30,10 @@ def run(capsys, *argv):
     return status, captured.out, captured.err
 
 
-def test_audit_prints_a_row_for_each_claim(capsys):
-    status, out, err = run(capsys, "audit", "--claim", "M3", "--claim", "R1", "--cases", 5)
-    assert status == 0 and err == ""        # no progress where stderr is no terminal
-    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["M3", "R1"]
-    assert "2 of 2 claims passed, 2 of 2 controls failed as they must" in out
-
-
-def test_audit_writes_the_documented_json(capsys, tmp_path):
-    path = tmp_path / "out.json"
-    assert run(capsys, "audit", "--claim", "R2", "--cases", 4, "--json", path)[0] == 0
-    (entry,) = json.loads(path.read_text())["claims"]
-    expected = {"id": str, "statement": str, "source": str, "provenance": str, "exact": bool,
-                "instances": int, "worst": float, "tolerance": float, "control": str,
-                "control_failed": bool, "passed": bool, "seconds": float}
-    assert {key: type(entry[key]) for key in expected} == expected
-    assert entry["id"] == "R2" and entry["instances"] == 4 and entry["passed"]
-    assert [p.name for p in tmp_path.iterdir()] == ["out.json"]
-
-
-def test_audit_lists_the_claims(capsys):
-    status, out, _ = run(capsys, "audit", "--list")
-    assert status == 0 and "I3 " in out and "formalised" in out
-
-
-def test_audit_runs_on_a_given_text(capsys, tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_text("in the beginning was the word", encoding="utf-8")
-    assert run(capsys, "audit", "--claim", "I3", "--cases", 6, "--text", path)[0] == 0
-
-
-def test_failing_claim_prints_an_instance_and_the_command_that_shows_it_again(capsys, tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(MINE)
-    status, out, _ = run(capsys, "audit", "--from", path)
-    assert status == 1 and "smallest failing instance: n=12, seed=0" in out
-    command = f"python -m refimpl audit --claim X2 --from {path} --instance 'n=12, seed=0'"
-    assert command in out
-    status, out, _ = run(capsys, "audit", "--claim", "X2", "--from", path, "--instance", "n=12, seed=0")
-    assert status == 1 and " 1 " in out
-    assert run(capsys, "audit", "--claim", "X2", "--from", path, "--instance", "n=11, seed=0")[0] == 0
-
-
-BROKEN = {
-    "raises": ("raise RuntimeError('first line\\nsecond')", "RuntimeError: first line\n"),
-    "nan": ("return float('nan'), 1.0", "shapes that differ, or numbers that are not finite\n"),
-    "shapes": ("return [1.0] * 3, [1.0] * 4", "shapes that differ, or numbers that are not finite\n"),
-    "nothing": ("return None", "TypeError: the claim returned NoneType, not (predicted, observed)\n")}
-
-
-def test_broken_claims_fail_in_one_line_each_and_the_others_still_run(capsys, tmp_path):
-    path, out = tmp_path / "mine.py", tmp_path / "out.json"
-    path.write_text(MINE + "".join(
-        f"\n@claim({name!r}, 'broken', source='s', provenance='derived', control='c', n=(1, 5))\n"
-        f"def {name}(case, n):\n    {body}\n" for name, (body, _) in BROKEN.items()))
-    status, printed, _ = run(capsys, "audit", "--from", path, "--json", out)
-    assert status == 1 and "second" not in printed
-    for _, message in BROKEN.values():
-        assert f"     {message}" in printed
-    entries = {entry["id"]: entry["passed"] for entry in json.loads(out.read_text())["claims"]}
-    assert entries == {"X1": True, "X2": False, **dict.fromkeys(BROKEN, False)}
-
-
-@pytest.mark.parametrize("content, message", [
-    ("def (", "SyntaxError"), ("x = 1", "expected claims"), ("1 / 0", "ZeroDivisionError"),
-    ("raise SystemExit(0)", "SystemExit"), ("raise ValueError('one\\ntwo')", "ValueError: one")])
-def test_a_claims_file_that_cannot_be_loaded_is_a_usage_error_in_one_line(capsys, tmp_path, content,
-                                                                          message):
-    path = tmp_path / "mine.py"
-    path.write_text(content)
-    status, _, err = run(capsys, "audit", "--from", path)
-    assert status == 2 and message in err and len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("argv, message", [
-    (["audit", "--claim", "I99"], "unknown claim I99; the claims are M1, M2, M3, I1"),
-    (["audit", "--cases", "0"], "expected an integer >= 1"),
-    (["audit", "--cases", "many"], "invalid"),
-    (["audit", "--seed", "-1"], "expected an integer >= 0"),
-    (["audit", "--text", "no-such-file"], "no-such-file"),
-    (["audit", "--from", "no-such-file.py"], "no-such-file.py"),
-    (["audit", "--instance", "n=1"], "exactly one --claim"),
-    (["audit", "--claim", "M3", "--instance", "N=1"], "got no spare, seed"),
-    (["audit", "--claim", "M3", "--instance", "N=one"], "got 'N=one'"),
-    (["audit", "--claim", "M3", "--instance", "M=1"], "got 'M=1'"),
-    (["audit", "--claim", "M3", "--cases", "2", "--json", "no/such/folder/out.json"], "no/such/folder"),
-    (["audit", "--json", "."], "expected a file"),
-    (["explain", "I99"], "unknown claim I99"), (["explain"], "required"), (["refute"], "invalid choice")])
+@pytest.mark.parametrize("argv, message", [(["refute"], "invalid choice"), (["explain"], "required")])
 def test_bad_usage_is_one_message_and_exit_status_2(capsys, argv, message):
     status, _, err = run(capsys, *argv)
     assert status == 2 and message in err and "Traceback" not in err
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"aaaa", b""])
-def test_text_that_cannot_be_used_is_refused(capsys, tmp_path, content):
-    path = tmp_path / "text.txt"
-    path.write_bytes(content)
-    status, _, err = run(capsys, "audit", "--claim", "I1", "--text", path)
-    assert status == 2 and "--text" in err and len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("id", BUILTIN)
-def test_explain_shows_the_derivation_the_numbers_and_the_control(capsys, id):
-    status, out, _ = run(capsys, "explain", id)
-    assert status == 0
-    for words in ("Provenance:", "One instance:", "As claimed", "Control:", "predicted", "holds",
-                  "does not hold"):
-        assert words in out
-    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_no_command_prints_help(capsys):
@@ -190,3 +91,107 @@ def test_without_a_folder_for_compiled_code_one_line_says_what_to_set(tmp_path):
         assert running.wait() == 2
         message = running.stderr.read()
     assert "set NUMBA_CACHE_DIR" in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- 2>&-"])
+def test_streams_that_are_closed_are_done_without(tmp_path, closed):
+    """And what is opened next does not take the place of stderr."""
+    command = f"{shlex.quote(sys.executable)} -m refimpl audit --claim M3 --cases 1 --json out.json {closed}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=HERE, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert ("1 of 1 claims passed" in done.stdout) == (closed[0] != ">")
+    assert len(json.loads((tmp_path / "out.json").read_text())["claims"]) == 1
+
+
+def test_an_error_that_nobody_can_read_keeps_its_status(monkeypatch):
+    class Full:
+        def write(self, words):
+            raise OSError(28, "full")
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert main(["audit", "--claim", "I99"]) == 2
+
+
+@pytest.mark.parametrize("settings", [
+    {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}])
+def test_the_table_survives_encodings_that_lack_its_characters(settings):
+    environment = {name: value for name, value in HERE.items() if name != "PYTHONIOENCODING"}
+    with process("audit", "--claim", "R9", "--cases", "1", env={**environment, **settings}) as running:
+        out, err = running.communicate()
+    assert running.returncode == 0 and err == "" and out.isascii()
+    assert "one pair at ? + ?" in out and "1 of 1 claims passed" in out
+
+
+def test_without_docstrings_it_says_that_there_is_no_derivation():
+    done = subprocess.run([sys.executable, "-OO", "-m", "refimpl", "explain", "M3"], capture_output=True,
+                          text=True, env=HERE)
+    assert done.returncode == 0 and done.stderr == "" and "No derivation is given." in done.stdout
+
+
+@pytest.mark.parametrize("module", ["argparse", "numba"])
+def test_an_interrupt_while_modules_load_ends_it_without_a_traceback(tmp_path, module):
+    """Even where a module makes another error of it."""
+    (tmp_path / f"{module}.py").write_text(
+        "import time\nprint('loading', flush=True)\ntry:\n    time.sleep(60)\n"
+        "except BaseException:\n    raise ImportError('stopped')\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    with process("audit", env={**HERE, "PYTHONPATH": path}) as running:
+        assert running.stdout.readline() == "loading\n"
+        running.send_signal(signal.SIGINT)
+        assert running.wait() == 130 and running.stderr.read() == ""
+
+
+def test_loading_keeps_the_callers_handler_of_interrupts():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.SIG_IGN, signal.default_int_handler):
+            signal.signal(signal.SIGINT, handler)
+            importlib.reload(sys.modules["refimpl.__main__"])
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.jit
+def test_an_interrupt_ends_its_processes_too(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import time\nfrom refimpl.claims import claim\n"
+                    "@claim('X', 'slow', source='', provenance='derived', control='', n=(1, 2))\n"
+                    "def slow(case, n):\n    print('started', flush=True)\n    time.sleep(60)\n")
+    with process("audit", "--from", str(path), "--jobs", "2", start_new_session=True) as running:
+        assert any("started" in line for line in running.stdout)
+        os.killpg(running.pid, signal.SIGINT)       # as a terminal does, to all of them
+        assert running.wait() == 130 and running.stderr.read() == ""
+
+
+@pytest.mark.parametrize("given, threads", [(None, "1"), ("2", "2")])
+def test_openblas_has_one_thread_unless_the_user_says_otherwise(given, threads):
+    environment = {name: value for name, value in HERE.items() if name != "OPENBLAS_NUM_THREADS"}
+    if given:
+        environment["OPENBLAS_NUM_THREADS"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", "import refimpl.__main__\n"
+         "from refimpl.induction.tables.threads import openblas\nprint(*{get() for get, _ in openblas()})"],
+        env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [threads] or given and done.stdout.split() == ["1"] and os.cpu_count() == 1
+
+
+def test_on_a_terminal_there_is_progress_and_the_table_fits():
+    pty = pytest.importorskip("pty")
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in HERE.items() if name not in ("COLUMNS", "LINES")}
+    with subprocess.Popen([sys.executable, "-m", "refimpl", "audit", "--claim", "M3,R8", "--cases", "2"],
+                          stdout=inner, stderr=inner, env=environment) as running:
+        os.close(inner)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(outer, 2 ** 16)
+            except OSError:         # the other end is closed
+                break
+    os.close(outer)
+    assert running.returncode == 0
+    lines = [line.rpartition("\x1b[K")[2] for line in shown.decode().splitlines()]
+    assert max(map(len, lines)) <= 80 and any(line.startswith("R8   growth rates where") for line in lines)
+    assert b"\r\x1b[KM3 (1 of 2): 1 of 4, " in shown and b" s left" in shown

@@ -11,9 +11,6 @@ import sys
 import pytest
 
 import refimpl
-from refimpl import claims
-from refimpl.__main__ import main
-from refimpl.vectors import Report
 from tests.test_claims import BUILTIN
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,7 +35,8 @@ def commands():
     """Every command of the README with the lines of the output shown after it, or none."""
     found = {}
     for line, language, block, span in re.findall(
-            r"^    (\S[^\n]*)$|^```(\w*)\n(.*?)^```|`((?:pip|python3?|NUMBA_\w+=\d) [^`\n]+)`", README,
+            r"^    ((?:pip|python3?|sed|NUMBA_\w+=\d) [^\n]*)$|^```(\w*)\n(.*?)^```|"
+            r"`((?:pip|python3?|NUMBA_\w+=\d) [^`\n]+)`", README,
             re.DOTALL | re.MULTILINE):
         if line or span:
             last = line or span
@@ -54,7 +52,7 @@ COMMANDS = commands()
 
 def stable(line):
     """Without the digits of rounding and the time."""
-    return re.sub(r"\d\.\de-\d\d|, [\d.]+ s$", "", line).rstrip()
+    return re.sub(r"\d\.\de-1\d|, [\d.]+ s$", "", line).rstrip()
 
 
 def test_what_is_not_run_is_in_the_readme():
@@ -95,21 +93,6 @@ def test_examples_print_what_their_comments_say(example, capsys):
             assert abs(float(printed)) < 10 * float(shown)
         else:
             assert float(printed) == pytest.approx(float(shown), rel=1e-8, abs=1e-12)
-
-
-def test_json_has_the_keys_that_are_listed():
-    (paragraph,) = re.findall(r"`audit --json` writes.*?\n\n", README, re.DOTALL)
-    audit, check = paragraph.removeprefix("`audit --json`").split("`vectors check --json`")
-    assert set(re.findall(r"`(\w+)`", audit)) == set(claims.audit(BUILTIN["M3"], "", cases=1).as_json())
-    assert set(re.findall(r"`(\w+)`", check)) == {"precision", "cases", *Report("a case", []).as_json()}
-
-
-def test_audit_prints_the_rows_shown(capsys):
-    main(["audit", "--list"])
-    listed = {(row[:4], row[5:15], row[17:]) for row in capsys.readouterr().out.splitlines()}
-    header, *shown, conclusion = COMMANDS["python -m refimpl audit"]
-    assert header.split()[0] == "id" and conclusion.split()[0] == conclusion.split()[2] == str(len(BUILTIN))
-    assert shown and {(row[:4], row[66:76], row[5:65].strip()) for row in shown} <= listed
 
 
 def test_claim_table_lists_exactly_what_exists():

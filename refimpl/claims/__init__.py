@@ -1,8 +1,9 @@
 """Claims, and the audit that holds each of them against the numbers."""
 
-from refimpl.claims.claim import Case, Claim, claim, draw
+from refimpl.claims.claim import Case, Claim, SEEDS, claim, collect, covers, draw, is_in, load, misfits
 from refimpl.claims.verdict import Outcome, breaks, compare, evaluate, fails
-from refimpl.claims.audit import CONTROLS, FULL, Result, audit, builtin, collect, load, shrink
+from refimpl.claims.audit import CONTROLS, FULL, KEYS, Result, audit, builtin, shrink
 
-__all__ = ["CONTROLS", "Case", "Claim", "FULL", "Outcome", "Result", "audit", "breaks", "builtin", "claim",
-           "collect", "compare", "draw", "evaluate", "fails", "load", "shrink"]
+__all__ = ["CONTROLS", "Case", "Claim", "FULL", "KEYS", "Outcome", "Result", "SEEDS", "audit", "breaks",
+           "builtin", "claim", "collect", "compare", "covers", "draw", "evaluate", "fails", "is_in", "load",
+           "misfits", "shrink"]

@@ -1,6 +1,5 @@
 """The audit: run claims on drawn instances, and their controls, and make failing instances small."""
 
-import importlib.util
 import math
 import time
 import zlib
@@ -9,13 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.claims import associative, finetuning, induction, recall
-from refimpl.claims.claim import Claim, draw
+from refimpl.claims import associative, embeddings, finetuning, induction, learning, recall
+from refimpl.claims.claim import Claim, collect, covers, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
 
 FULL = 10           # with --full: how many times the instances of a claim that is no limit
 CONTROLS = 10       # instances of a control, all of which must fail
 SHRINKS = 300       # evaluations spent on making a failing instance smaller
+CHUNK = 256         # instances that an executor gets at once, at most
+
+# of the JSON entry of a claim
+KEYS = ("id", "statement", "source", "provenance", "kind", "exact", "instances", "numbers", "worst",
+        "tolerance", "margin", "margin_at", "accepted", "control", "controls", "controls_failed",
+        "control_failed", "passed", "seconds", "failure", "message", "control_passed", "control_message")
+
 
 def shrink(claim, instance, text):
     """A failing instance that is as small as simple steps make it: lower ends, halves, one less."""
@@ -54,7 +60,8 @@ class Result(NamedTuple):
     worst: float                # largest error
     margin: Any                 # of an inequality: the smallest, relative; else None
     margin_at: Any              # the instance that has it
-    accepted: list              # of a limit: (low, high) for each single number, what no instance rejects
+    accepted: list              # of a limit: for each single number, how far below and above its value a
+    #                             prediction may be, and no instance rejects it
     controls: int               # instances of the control
     controls_failed: int        # as they must: with finite numbers beyond the tolerance
     failure: Any                # None, or the smallest failing instance that was found
@@ -70,50 +77,48 @@ class Result(NamedTuple):
 
     @property
     def passed(self):
-        """Whether all instances agree and the control fails in all of its own."""
-        return self.failure is None and self.instances > 0 and self.control_failed
+        """Whether all instances agree and the control fails in all of its own.
+
+        There is none for a given instance in which there is nothing to break.
+        """
+        return self.failure is None and self.instances > 0 and self.controls_failed == self.controls
 
     def as_json(self):
         """The documented JSON entry; numbers that are not finite are null."""
-        c = self.claim
-        entry = {"id": c.id, "statement": c.statement, "source": c.source, "provenance": c.provenance,
-                 "kind": c.kind, "exact": c.exact, "instances": self.instances, "numbers": self.numbers,
-                 "worst": self.worst, "tolerance": c.tolerance, "margin": self.margin,
-                 "margin_at": self.margin_at, "accepted": self.accepted, "control": c.control,
-                 "controls": self.controls, "controls_failed": self.controls_failed,
-                 "control_failed": self.control_failed, "passed": self.passed,
-                 "seconds": round(self.seconds, 3), "failure": self.failure, "message": self.message,
-                 "control_passed": self.control_passed, "control_message": self.control_message}
-        return {key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in entry.items()}
+        values = {**self.claim._asdict(), **self._asdict(), "exact": self.claim.exact, "passed": self.passed,
+                  "control_failed": self.control_failed, "seconds": round(self.seconds, 3)}
+        return {key: None if isinstance(values[key], float) and not math.isfinite(values[key])
+                else values[key] for key in KEYS}
 
 
 def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, total: None,
-          full=False):
+          full=False, executor=None):
     """Run a claim on `cases` instances, or on one given instance, and its control on up to ten.
 
     `full` takes ten times the default number of instances of a claim that is no limit; a limit sees it in
     its Case, measures over its whole range instead, and is not shrunk: that would take hours. The same
-    seed draws the same instances, whatever other claims run. Returns a Result. Raises ValueError unless
-    cases ≥ 1 and seed ≥ 0.
+    seed draws the same instances, whatever other claims run. `executor`, any concurrent.futures.Executor,
+    runs them elsewhere, with the same result; what it loads must be a claim of a module or of a file that
+    was loaded. Returns a Result. Raises ValueError unless cases ≥ 1, seed ≥ 0 and the instance has a value
+    in range for each name of the space, and a seed.
     """
     start = time.perf_counter()
     seed = check.integer("seed", seed, 0, 2 ** 63)
     cases = claim.cases * (FULL if full and claim.exact else 1) if cases is None else \
         check.integer("cases", cases, 1)
-    if instance is not None:
-        instances, controls = [instance], [instance]
-    else:
+    if instance is None:
         instances = draw_all(claim.space, claim.id, seed, cases)
         controls = draw_all(claim.control_space, f"{claim.id} control", seed, min(cases, CONTROLS))
-    total, outcomes = len(instances) + len(controls), []
-    for each in instances:
-        outcomes.append(evaluate(claim, each, text, full=full))
-        progress(len(outcomes), total)
-    broken = []
-    for each in controls:
-        broken.append(evaluate(claim, each, text, True, full))
-        progress(len(outcomes) + len(broken), total)
+    elif covers(claim.space, instance):
+        instances, controls = [instance], [instance] if covers(claim.control_space, instance) else []
+    else:
+        raise ValueError(f"instance: expected a seed, and values in {claim.space}, got {instance}")
+    jobs = [(each, False) for each in instances] + [(each, True) for each in controls]
+    done: list = []
+    for some in spread(claim, jobs, text, full, executor):
+        done += some
+        progress(len(done), len(jobs))
+    outcomes, broken = done[:len(instances)], done[len(instances):]
     failure, message = next(((each, outcome.message) for each, outcome in zip(instances, outcomes)
                              if fails(claim, outcome)), (None, ""))
     if failure is not None and not (full and not claim.exact) and instance is None:
@@ -132,6 +137,26 @@ def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, 
                   control_message, time.perf_counter() - start)
 
 
+def spread(claim, jobs, text, full, executor):
+    """Yield the outcomes of (instance, control) in order, a few at a time."""
+    if executor is None:
+        yield from (judge(claim, [job], text, full) for job in jobs)
+        return
+    size = max(1, min(CHUNK, len(jobs) // CHUNK))
+    futures = [executor.submit(judge, claim, jobs[i:i + size], text, full) for i in range(0, len(jobs), size)]
+    try:
+        yield from (future.result() for future in futures)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def judge(claim, jobs, text, full):
+    """The outcomes of (instance, control), without what the check returned: that may be large."""
+    return [evaluate(claim, instance, text, control, full)._replace(predicted=None, observed=None)
+            for instance, control in jobs]
+
+
 def draw_all(space, key, seed, count):
     """So many instances, which depend on the key and the seed alone."""
     streams = np.random.SeedSequence([seed, zlib.crc32(key.encode())]).spawn(count)
@@ -140,28 +165,5 @@ def draw_all(space, key, seed, count):
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    return [claim for module in (associative, induction, recall, finetuning) for claim in collect(module)]
-
-
-def collect(module):
-    """The claims of a module, in the order in which they were written."""
-    return [value for value in vars(module).values() if isinstance(value, Claim)]
-
-
-def load(path):
-    """The claims of a Python file. Raises ValueError if it does not run, or holds none, or an id twice."""
-    spec = importlib.util.spec_from_file_location("claims_of_user", path)
-    try:
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}".partition("\n")[0]) from error
-    claims = collect(module)
-    ids = [c.id for c in claims]
-    if not claims:
-        raise ValueError(f"{path}: expected claims (functions under @claim), got none")
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{path}: expected distinct ids, got {', '.join(ids)}")
-    return claims
+    modules = (associative, induction, embeddings, learning, recall, finetuning)
+    return [claim for module in modules for claim in collect(module)]

@@ -13,15 +13,22 @@ could not have failed either.
 In a file of your own, `python -m refimpl audit --from FILE.py` audits it.
 """
 
+import importlib
 import math
+import os
+import pickle
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
 from refimpl import check
+from refimpl.terminal import run_file
 
 PROVENANCE = ("paper", "formalised", "derived")
 KINDS = ("exact", "inequality", "limit")
+TOLERANCE = 1e-12
+SEEDS = (0, 2 ** 63 - 1)
+LOADED: dict = {}       # absolute path -> the claims of that file
 
 
 class Case(NamedTuple):
@@ -31,6 +38,18 @@ class Case(NamedTuple):
     control: bool               # break the assumption that the claim names
     text: str                   # real text, for claims about text
     full: bool = False          # take the time for the whole range, where a claim measures a trend
+    show: Callable = lambda title, words: None      # tell the reader of `explain` about the instance
+    balls: Any = None           # the module balls.py where numbers are to be balls, which enclose them
+
+    def number(self, x):
+        """x, a number, an array or a NamedTuple of arrays: as it is, or as balls that hold it exactly."""
+        return self.balls.number(x) if self.balls else x
+
+    def rotation(self, d):
+        """A random orthogonal matrix (d, d); of balls, a rational one."""
+        if self.balls:
+            return self.balls.rotation(d, self.rng)
+        return np.linalg.qr(self.rng.normal(size=(d, d)))[0]
 
 
 class Claim(NamedTuple):
@@ -49,22 +68,32 @@ class Claim(NamedTuple):
     space: dict                 # name -> (low, high) of int or of float, or a tuple of strings
     control_space: dict         # the same for instances of the control
     check: Callable             # (case, **instance) -> predicted, observed[, scale]
+    parts: tuple                # names of the parts of what is returned, for `explain`
 
     @property
     def exact(self):
         """Whether it holds without a limit."""
         return self.kind != "limit"
 
+    def __reduce__(self):
+        """Pickle where it is to be found: in a file that was loaded, or in a module."""
+        home = next((path for path, claims in LOADED.items() if any(c is self for c in claims)),
+                    getattr(self.check, "__module__", None))
+        if find(home, self.id) is not self:
+            raise pickle.PicklingError(f"claim {self.id}: expected one at the top of a module or of a "
+                                       "file of claims, which other processes can load")
+        return find, (home, self.id)
 
-def claim(id, statement, *, source, provenance, control, kind="exact", tolerance=1e-12,
+
+def claim(id, statement, *, source, provenance, control, kind="exact", tolerance=None,
           reason="rounding of a few hundred operations", cases=25, derivation=None, control_space=None,
-          **space):
+          parts=(), **space):
     """Make a Claim of the function below.
 
     The function takes a Case and the names of `space`. What it returns depends on the kind:
 
     exact        predicted, observed: numbers, arrays, or tuples of them, of the same shapes. Each
-                 |predicted − observed| is at most `tolerance` times the largest entry of the two arrays.
+                 |predicted − observed| is at most `tolerance` (1e-12) times the largest entry of the two.
                  A third item, `scale`, is the least size that counts, for numbers that may vanish.
     inequality   smaller, larger: each smaller ≤ larger, up to `tolerance` times the largest entry. The
                  audit reports the smallest margin, (larger − smaller) over that size. A third item,
@@ -74,42 +103,70 @@ def claim(id, statement, *, source, provenance, control, kind="exact", tolerance
 
     The third item is one number for all parts, or a tuple with one item for each part.
 
+    `parts` names the parts for `explain`, which shows the fields of a NamedTuple by their own names;
+    `case.show("prompt", "a b a")` adds a line there.
+
     Every other keyword is a range: two ints, two floats (both ends included) or several strings.
     `control_space` narrows ranges for the control to instances in which there is something to break: it must
     fail in all of them. Raises ValueError on an unknown kind or provenance, a tolerance that is not a
-    finite number ≥ 0, and ranges that are none.
+    finite number ≥ 0, ranges that are none, and a `control_space` that is not within the space.
     """
     check.choice("provenance", provenance, PROVENANCE)
     check.choice("kind", kind, KINDS)
-    for name, words in (("id", id), ("statement", statement), ("source", source), ("control", control)):
-        check.instance(name, words, str, "a string")
-    tolerance = check.real("tolerance", tolerance, 0) if kind != "limit" else 1.0
+    for name, words in (("id", id), ("statement", statement), ("source", source), ("control", control),
+                        *(("parts", part) for part in check.instance("parts", parts, tuple, "a tuple"))):
+        if not check.instance(name, words, str, "a string").isprintable():
+            raise ValueError(f"{name}: expected printable characters, got {words!r}")
+    if kind == "limit" and tolerance is not None:
+        raise ValueError(f"tolerance: expected none for a limit, whose check returns it, got {tolerance}")
+    tolerance = 1.0 if kind == "limit" else check.real(
+        "tolerance", TOLERANCE if tolerance is None else tolerance, 0)
     cases = check.integer("cases", cases, 1)
-    control_space = {**space, **check.instance("control_space", control_space or {}, dict, "a dict")}
-    if set(control_space) != set(space):
-        raise ValueError(f"control_space: expected names among {', '.join(space)}, "
-                         f"got {', '.join(set(control_space) - set(space))}")
-    for name, values in [*space.items(), *control_space.items()]:
+    narrow = check.instance("control_space", control_space or {}, dict, "a dict")
+    for name, values in [*space.items(), *narrow.items()]:
+        if not name.isidentifier() or name in ("case", "seed"):
+            raise ValueError(f"expected an argument's name other than case and seed, got {name!r}")
         if not (is_range(values, int) or is_range(values, float) or is_choice(values)):
             raise ValueError(f"{name}: expected (low, high) of two ints or two finite floats, or a tuple of "
                              f"strings, got {values!r}")
+    for name, values in narrow.items():
+        if name not in space or not all(is_in(space[name], value) for value in values):
+            raise ValueError(f"control_space: expected ranges within {space}, got {name} = {values}")
 
     def decorate(function):
         return Claim(id, statement, source, provenance, kind, tolerance, reason, control, cases,
-                     derivation or function, space, control_space, function)
+                     derivation or function, space, {**space, **narrow}, function, parts)
     return decorate
 
 
 def is_range(values, kind):
-    """Whether `values` is (low, high) of this type, finite and in order."""
+    """Whether `values` is (low, high) of this type, finite, in order and such that numbers can be drawn."""
     return (isinstance(values, tuple) and len(values) == 2 and all(type(v) is kind for v in values)
-            and all(math.isfinite(v) for v in values) and values[0] <= values[1])
+            and all(abs(v) < 2 ** 63 or kind is float for v in values) and values[0] <= values[1]
+            and math.isfinite(values[0]) and math.isfinite(values[1] - values[0]))
 
 
 def is_choice(values):
     """Whether `values` is a tuple of different strings."""
     return (isinstance(values, tuple) and len(values) > 0 and all(isinstance(v, str) for v in values)
             and len(set(values)) == len(values))
+
+
+def is_in(values, value):
+    """Whether a value is in a range: one of its strings, or a number of its type between its ends."""
+    return value in values if isinstance(values[0], str) else (
+        type(value) is type(values[0]) and values[0] <= value <= values[1])
+
+
+def covers(space, instance):
+    """Whether an instance has a seed and a value in range for each name of the space, and nothing else."""
+    return set(instance) == {*space, "seed"} and not misfits(space, instance)
+
+
+def misfits(space, instance):
+    """For each name of the space, and seed, whose value is not there or not in range: its range."""
+    return {name: values for name, values in {**space, "seed": SEEDS}.items()
+            if name not in instance or not is_in(values, instance[name])}
 
 
 def draw(space, rng, index):
@@ -127,3 +184,29 @@ def draw(space, rng, index):
             instance[name] = values[rng.integers(len(values))]
     instance["seed"] = int(rng.integers(2 ** 31))
     return instance
+
+
+def collect(module):
+    """The claims of a module, in the order in which they were written."""
+    return [value for value in vars(module).values() if isinstance(value, Claim)]
+
+
+def load(path):
+    """The claims of a Python file. Raises ValueError if it does not run, or holds none, or an id twice."""
+    claims = collect(run_file(path))
+    ids = [c.id for c in claims]
+    if not claims:
+        raise ValueError(f"{path}: expected claims (functions under @claim), got none")
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"{path}: expected distinct ids, got {', '.join(ids)}")
+    LOADED[os.path.abspath(path)] = claims
+    return claims
+
+
+def find(home, id):
+    """The claim of this id in a file or in a module, by its name; None if it is not there."""
+    if home in LOADED or os.path.isabs(str(home)):
+        claims = LOADED.get(home) or load(home)
+    else:
+        claims = collect(importlib.import_module(home)) if isinstance(home, str) else []
+    return next((c for c in claims if c.id == id), None)

@@ -1,37 +1,61 @@
 """The commands `audit` and `explain`."""
 
 import argparse
+import ast
 import inspect
 import json
-import os
+import multiprocessing
+import re
+import shlex
+import signal
 import textwrap
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from refimpl import claims
-from refimpl.terminal import Progress, write_whole
+from refimpl import claims, terminal
+from refimpl.claims.verdict import parts
 
 WIDTH = 79          # of the page that `explain` prints
+ROWS = 6            # numbers of an array that it shows
+# What the letters of the project's own claims stand for.
+LEGEND = dict(
+    V="tokens in the vocabulary", T="tokens in the prompt", d="width", B="sequences", K="triggers",
+    b1="strength of WK1", b2="strength of WK2", b3="strength of WK3", bo="strength of WO",
+    spare="sizes more than needed", beyond="positions beyond the training length", law="the bigram's origin",
+    k="copies of q u", fillers="other tokens", ratio="gap / bo", N="facts of a relation, or pairs",
+    R="relations", n="pairs in the prompt", lam="strength of the memory of facts", count="prompts",
+    M="training prompts", table="of facts", bias="of the hidden units", seed="of all that is drawn further")
+# One NAME=VALUE: a value that holds commas or quotes, or is not plain, is a Python string in quotes.
+PAIR = re.compile(r"""\s*([^=,\s]+)\s*=\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,'"]*?)\s*(?:,|$)""")
 
 
 def add_commands(commands):
     """Add `audit` and `explain` to the subparsers."""
     audit = commands.add_parser(
         "audit", help="hold every claim against the numbers",
-        description="Check each claim on drawn instances, and its control, which must fail. The JSON "
-                    "holds a list `claims`; each entry has id, statement, source, provenance, exact, "
-                    "instances, worst (null if not finite), tolerance, control, control_failed, "
-                    "passed, seconds, failure (the smallest failing instance, or null), message.")
+        description="Check each claim on drawn instances, and its control, which must fail in all of its "
+                    "own. `worst` is the largest error, or, with a sign, the smallest margin of an "
+                    "inequality; limits count in units of what they allow. The JSON holds a list `claims`; "
+                    f"each entry has {', '.join(claims.KEYS)}. Numbers that are not finite are null.")
     audit.set_defaults(run=run_audit)
-    audit.add_argument("--claim", metavar="ID", action="append", help="only this claim (repeatable)")
+    audit.add_argument("--claim", metavar="ID,…", action="append",
+                       help="only these claims (repeatable)")
     audit.add_argument("--cases", metavar="N", type=positive, help="instances of each claim")
     audit.add_argument("--seed", metavar="S", type=natural, default=0, help="seed (default 0)")
     audit.add_argument("--json", metavar="FILE", help="write the results to FILE as JSON")
     audit.add_argument("--full", action="store_true",
                        help="ten times the instances, and the whole range of every trend: minutes")
     audit.add_argument("--list", action="store_true", help="list the claims and stop")
-    audit.add_argument("--instance", metavar="'NAME=VALUE, …'", help="one instance of one claim")
+    audit.add_argument("--jobs", metavar="N", type=positive, default=1,
+                       help="spread the instances over N processes: the same result, sooner (default 1)")
+    audit.add_argument("--digits", metavar="D", type=positive,
+                       help="enclose exact claims to D digits, on balls of python-flint: theorems about "
+                            "5 small instances of each (or --cases), not measurements")
+    audit.add_argument("--enumerate", action="store_true",
+                       help="prove what is rational for all instances up to a size: 2 minutes")
     explain = commands.add_parser(
         "explain", help="one claim: derivation, an instance in numbers, the control failing",
         description="Print a claim's statement, provenance and derivation, one small instance with "
@@ -39,6 +63,8 @@ def add_commands(commands):
     explain.set_defaults(run=run_explain)
     explain.add_argument("claim", metavar="ID")
     for command in (audit, explain):
+        command.add_argument("--instance", metavar="'NAME=VALUE, …'",
+                             help="one instance of one claim, in numbers")
         command.add_argument("--from", metavar="FILE.py", dest="file",
                              help="claims from this file in place of the project's own")
         command.add_argument("--text", metavar="FILE",
@@ -54,10 +80,10 @@ def positive(word):
 
 
 def natural(word):
-    """argparse type: an integer >= 0."""
+    """argparse type: a seed."""
     value = int(word)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 0, got {value}")
+    if not claims.is_in(claims.SEEDS, value):
+        raise argparse.ArgumentTypeError(f"expected an integer >= 0 and below 2^63, got {value}")
     return value
 
 
@@ -77,13 +103,14 @@ def read_text(path):
 
 
 def select(args, wanted):
-    """The claims that are asked for, in their own order."""
+    """The claims that are asked for, in their own order; a word that is no id is a list of them."""
     known = claims.builtin() if args.file is None else claims.load(args.file)
-    unknown = [id for id in wanted or [] if id not in [c.id for c in known]]
+    ids = [c.id for c in known]
+    chosen = [id for word in wanted or [] for id in ([word] if word in ids else word.split(","))]
+    unknown = [id for id in chosen if id not in ids]
     if unknown:
-        raise ValueError(f"unknown claim {', '.join(unknown)}; the claims are "
-                         f"{', '.join(c.id for c in known)}")
-    return [c for c in known if not wanted or c.id in wanted]
+        raise ValueError(f"unknown claim {', '.join(unknown)}; the claims are {', '.join(ids)}")
+    return [c for c in known if wanted is None or c.id in chosen]
 
 
 def run_audit(args):
@@ -93,90 +120,193 @@ def run_audit(args):
         for claim in chosen:
             print(f"{claim.id:4} {claim.provenance:10}  {claim.statement}")
         return 0
-    if args.instance is not None and len(chosen) != 1:
-        raise ValueError("--instance: expected exactly one --claim ID with it")
+    if args.instance is not None and (len(chosen) != 1 or args.cases is not None):
+        raise ValueError("--instance: expected exactly one --claim ID with it, and no --cases")
+    if args.enumerate:
+        from refimpl.claims.enumeration import enumerate_all
+        return enumerate_all(print)
+    if args.digits:
+        return run_digits(args, chosen)
     instance = None if args.instance is None else parse_instance(chosen[0], args.instance)
-    if args.json is not None and (Path(args.json).is_dir() or not os.access(Path(args.json).parent, os.W_OK)):
-        raise ValueError(f"--json: expected a file in a folder that can be written, got {args.json}")
-    text = read_text(args.text)
-    print(f"{'id':4} {'claim':60} {'provenance':10} {'cases':>5}  {'worst':>7}  {'allowed':>7}  "
-          f"{'control':13} verdict")
-    results = []
-    for number, claim in enumerate(chosen, start=1):
-        with Progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
-            result = claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full)
-        results.append(result)
-        print(f"{claim.id:4} {claim.statement:60} {claim.provenance:10} {result.instances:5}  "
-              f"{result.worst:7.1e}  {claim.tolerance:7.0e}  "
-              f"{f'fails {result.controls_failed}/{result.controls}':13} "
-              f"{'passed' if result.passed else 'FAILED'}", flush=True)
-        if not result.passed:
-            print_failure(args, result)
-    failed = [r.claim.id for r in results if not r.passed]
-    print(f"{len(results) - len(failed)} of {len(results)} claims passed, "
-          f"{sum(r.control_failed for r in results)} of {len(results)} controls failed as they must, "
-          f"{sum(r.seconds for r in results):.1f} s")
     if args.json is not None:
-        write_whole(args.json, json.dumps({"claims": [r.as_json() for r in results]}, indent=2) + "\n")
-    return 1 if failed else 0
+        terminal.refuse_unwritable("--json", args.json)
+    text, columns = read_text(args.text), widths(chosen)
+    results: list = []
+    print(row(columns, "id", "claim", "cases", "numbers", "worst", "allowed", "control", "verdict"))
+    with pool(args.jobs) as executor:
+        for number, claim in enumerate(chosen, start=1):
+            with terminal.Progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
+                result = claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full,
+                                      executor)
+            results.append(result)
+            print_result(args, columns, result)
+    if instance is not None:
+        print("\n" + in_numbers(chosen[0], claims.evaluate(chosen[0], instance, text, full=args.full)))
+    passed, controlled = [r for r in results if r.passed], [r for r in results if r.controls]
+    print(f"{len(passed)} of {len(results)} claims passed, {sum(r.control_failed for r in controlled)} of "
+          f"{len(controlled)} controls failed as they must, {sum(r.seconds for r in results):.1f} s")
+    if args.json is not None:
+        content = {"claims": [result.as_json() for result in results]}
+        terminal.write_whole(args.json, json.dumps(content, indent=2) + "\n")
+    return int(len(passed) < len(results))
 
 
-def print_failure(args, result):
-    """What went wrong with a claim, and the command that shows it again."""
-    if result.failure is not None:
-        words = ", ".join(f"{name}={value}" for name, value in result.failure.items())
-        print(f"     smallest failing instance: {words}")
-    if result.message or result.worst == np.inf:
-        print(f"     {result.message or 'shapes that differ, or numbers that are not finite'}")
-    if result.failure is None and not result.control_failed:
-        print(f"     the control passed ({result.claim.control}): the check cannot fail")
-    elif result.failure is not None:
-        extra = "".join(f" {flag} {value}" for flag, value in
-                        (("--from", args.file), ("--text", args.text)) if value is not None)
-        extra += " --full" * args.full
-        print(f"     python -m refimpl audit --claim {result.claim.id}{extra} --instance '{words}'")
+def run_digits(args, chosen):
+    """`audit --digits`: the claims that are enclosed, or the exact ones of a file."""
+    from refimpl.claims import balls
+    known = [c for c in chosen if (c.id in balls.ENCLOSED if args.file is None else c.kind == "exact")]
+    left = [c.id for c in chosen if c not in known]
+    if not known or args.claim and left:
+        raise ValueError(f"--digits: expected claims among {', '.join(balls.ENCLOSED)}, or exact ones of a "
+                         f"file, got {', '.join(left)}")
+    return balls.run(known, read_text(args.text), args.digits, args.cases or 5, args.seed)
+
+
+@contextmanager
+def pool(jobs):
+    """An executor of so many processes; None for one. They are new ones, since forks of threads may hang."""
+    if jobs == 1:
+        yield None
+        return
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), in_worker)
+    try:
+        yield executor
+    except BaseException as error:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        if isinstance(error, BrokenExecutor):
+            raise ValueError("--jobs: one of the processes ended before its work was done") from None
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def in_worker():
+    """One thread to each process, and interrupts to their parent alone."""
+    import numba
+    numba.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def widths(chosen):
+    """Columns of the ids and of the statements, such that rows fit the terminal; in a pipe, all they need."""
+    ids = max(4, *(len(claim.id) for claim in chosen))
+    statements = max(len(claim.statement) for claim in chosen)
+    columns = terminal.width()
+    return ids, statements if columns is None else min(statements, max(8, columns - ids - 48))
+
+
+def row(columns, id, statement, cases, numbers, worst, allowed, control, verdict):
+    """One row of the table: up to 48 columns beside the id and the statement."""
+    ids, wide = columns
+    statement = statement if len(statement) <= wide else statement[:wide - 1] + "…"
+    return (f"{id:{ids}} {statement:{wide}} {cases:>5} {numbers:>7} {worst:>8} {allowed:>7} "
+            f"{control:>7} {verdict}")
+
+
+def count(number, digits):
+    """A number of things in so many columns."""
+    return str(number) if number < 10 ** digits else f"{number:.0e}"
+
+
+def print_result(args, columns, result):
+    """The row of a claim, what a limit would have rejected, and what went wrong, with how to see it again."""
+    claim = result.claim
+    worst = f"{result.worst:.1e}" if result.margin is None else f"{result.margin:+.1e}"
+    print(row(columns, claim.id, claim.statement, count(result.instances, 5), count(result.numbers, 7), worst,
+              f"{claim.tolerance:.0e}", f"{result.controls_failed}/{result.controls}",
+              "passed" if result.passed else "FAILED"))
+    if result.accepted and result.passed:
+        power = ", and another by ".join(f"{low:+.2g} or {high:+.2g}" for low, high in result.accepted)
+        print(textwrap.fill(f"rejects a prediction that is off by {power}", sum(columns) + 48,
+                            initial_indent="     ", subsequent_indent="     "))
+    for instance, message, title in (
+            (result.failure, result.message, "smallest failing instance:"),
+            (result.control_passed, result.control_message,
+             f"the control did not fail as it must ({claim.control}):")):
+        if instance is not None:
+            words = ", ".join(f"{name}={quoted(value)}" for name, value in instance.items())
+            print(f"     {title} {words}" + f"\n     {message}" * bool(message))
+            print(f"     python -m refimpl audit{option('--claim', claim.id)}{option('--from', args.file)}"
+                  f"{option('--text', args.text)}{' --full' * args.full}{option('--instance', words)}")
+    print(end="", flush=True)
+
+
+def option(flag, value):
+    """A flag and its value for a shell, or nothing for None."""
+    if value is None:
+        return ""
+    return f" {flag}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
+
+
+def quoted(value):
+    """A value as PAIR reads it."""
+    words = str(value)
+    plain = (words.isascii() and words.isprintable() and words == words.strip() != ""
+             and not set(words) & set(",'\""))
+    return words if plain else ascii(words)
 
 
 def parse_instance(claim, words):
-    """Read 'name=value, …' into an instance; every name of the claim, and seed, must be there."""
-    kinds = {**{name: type(values[0]) for name, values in claim.space.items()}, "seed": int}
-    instance = {}
-    for word in words.split(","):
-        name, _, value = (part.strip() for part in word.partition("="))
+    """Read 'name=value, …' into an instance: each name of the claim, and seed, once and in range."""
+    space, at = {**claim.space, "seed": (0,)}, 0
+    instance: dict = {}
+    while at < len(words):
         try:
-            instance[name] = kinds[name](value)
-        except (KeyError, ValueError):
-            raise ValueError(f"--instance: expected 'NAME=VALUE, …' with {', '.join(kinds)}, "
-                             f"got {word.strip()!r}") from None
-    missing = [name for name in kinds if name not in instance]
-    if missing:
-        raise ValueError(f"--instance: expected {', '.join(kinds)}, got no {', '.join(missing)}")
+            found = PAIR.match(words, at)
+            if found is None or found[1] in instance:
+                raise ValueError
+            value = ast.literal_eval(found[2]) if found[2][:1] in ("'", '"') else found[2]
+            instance[found[1]] = type(space[found[1]][0])(value)
+        except (KeyError, ValueError, SyntaxError):
+            raise ValueError(f"--instance: expected 'NAME=VALUE, …' with {', '.join(space)}, each once, "
+                             f"got {words[at:].strip()!r}") from None
+        at = found.end()
+    for name, values in claims.misfits(claim.space, instance).items():
+        raise ValueError(f"--instance: expected {name} in {values}, got {instance.get(name, 'none')!r}")
     return instance
 
 
 def run_explain(args):
-    """`explain ID`: the page on one claim; 0 if it passed on its instance and the control failed."""
-    (claim,) = select(args, [args.claim])
+    """`explain ID`: the page on one claim; 0 if it passes its audit, else 1.
+
+    The instance is the given one, or the smallest failing one that the audit found, or a small one.
+    """
+    claim, *others = select(args, [args.claim])
+    if others:
+        raise ValueError(f"expected one claim, got {args.claim}")
     text = read_text(args.text)
-    print(f"{claim.id}. {claim.statement[0].upper()}{claim.statement[1:]}.\n")
-    print(f"Source: {claim.source}. Provenance: {claim.provenance}. "
-          f"{'Exact' if claim.exact else 'Asymptotic'}.\n")
+    instance = None if args.instance is None else parse_instance(claim, args.instance)
+    with terminal.Progress(claim.id) as progress:
+        result = claims.audit(claim, text, instance=instance, progress=progress)
+    small = small_instance(claim.control_space)
+    instance = instance or result.failure or small
+    control = result.control_passed or (instance if claims.covers(claim.control_space, instance) else small)
+    print(f"{claim.id}. {claim.statement[:1].upper()}{claim.statement[1:]}.\n")
+    print(textwrap.fill(f"Source: {claim.source}. Provenance: {claim.provenance}. Kind: {claim.kind}. "
+                        f"{'Passed' if result.passed else 'FAILED'} the audit: {result.instances} instances, "
+                        f"{result.numbers} numbers, {result.controls_failed} of {result.controls} controls "
+                        "failed.", WIDTH) + "\n")
     print(derivation(claim))
-    # An instance at which the control fails; without one, the last shows that it does not.
-    for seed in range(20):
-        instance = small_instance(claim, seed)
-        control = claims.evaluate(claim, instance, text, control=True)
-        if claims.fails(claim, control):
-            break
-    outcome = claims.evaluate(claim, instance, text)
-    words = ", ".join(f"{name} = {value}" for name, value in instance.items())
-    print("\n" + textwrap.fill(f"One instance: {words}", WIDTH))
-    for title, each in (("As claimed", outcome), (f"Control: {claim.control}", control)):
-        print("\n" + textwrap.fill(title, WIDTH))
-        print(each.message or side_by_side(each.predicted, each.observed))
-        print(f"error {each.error:.1e}, allowed {claim.tolerance:.0e}: "
-              f"{'does not hold' if claims.fails(claim, each) else 'holds'}")
-    return int(claims.fails(claim, outcome) or not claims.fails(claim, control))
+    for title, each, broken in (("As claimed", instance, False),
+                                (f"Control: {claim.control}", control, True)):
+        lines: list = []
+        outcome = claims.evaluate(claim, each, text, broken, show=lambda *line: lines.append(line))
+        print("\n" + textwrap.fill(title, WIDTH) + "\n")
+        if not broken or each != instance:
+            print("\n".join(described(name, value, LEGEND if args.file is None else {})
+                            for name, value in each.items()) + "\n")
+        if lines:
+            print("\n".join(described(name, words, {}) for name, words in lines) + "\n")
+        print(in_numbers(claim, outcome))
+    return int(not result.passed)
+
+
+def described(name, value, legend):
+    """A line on one item of an instance."""
+    words = f" ({legend[name]})" if name in legend else ""
+    return textwrap.fill(f"{name + words} = {terminal.printable(str(value))}", WIDTH, initial_indent="    ",
+                         subsequent_indent="        ")
 
 
 def derivation(claim):
@@ -193,23 +323,54 @@ def derivation(claim):
     return "\n".join(lines[:-1])
 
 
-def small_instance(claim, seed):
-    """An instance a tenth of the way into each range, of the first kind (seed 0) or of any."""
-    instance = claims.draw(claim.space, np.random.default_rng(seed), 2 * (seed > 0))
-    for name, values in claim.space.items():
+def small_instance(space):
+    """An instance a tenth of the way into each range, of the first kinds."""
+    instance = claims.draw(space, np.random.default_rng(0), 0)
+    for name, values in space.items():
         low, high = values[0], values[-1]
         if isinstance(low, int):
             instance[name] = min(high, low + max(3, (high - low) // 10))
         elif isinstance(low, float):
             instance[name] = low + (high - low) / 10
-    return {**instance, "seed": seed}
+    return {**instance, "seed": 0}
 
 
-def side_by_side(predicted, observed):
-    """The first numbers of both, in two columns."""
-    if isinstance(predicted, (tuple, list)):
-        return "\n".join(side_by_side(*pair) for pair in zip(predicted, observed))
-    p, o = np.ravel(predicted) + 0.0, np.ravel(observed) + 0.0      # booleans count 0 and 1
-    order = np.sort(np.argsort(-np.abs(p), kind="stable")[:6])
-    rows = [f"{'predicted':>24} {'observed':>24}"] + [f"{p[i]:24.16g} {o[i]:24.16g}" for i in order]
-    return "\n".join(rows + ([f"{'…':>24} {'…':>24}  ({p.size} numbers)"] if p.size > 6 else []))
+def in_numbers(claim, outcome):
+    """What a check returned, part by part and side by side, and the verdict."""
+    if outcome.message:
+        return f"{outcome.message}: does not hold"
+    sides = [named_parts(side, claim.parts) for side in (outcome.predicted, outcome.observed)]
+    lines = [line for (name, *left), (_, *right) in zip(*sides)
+             for line in side_by_side(claim.kind, name, *left, *right)]
+    singles = [part for _, part in sides[0] if np.ndim(part) == 0]
+    for value, (below, above) in zip(singles, outcome.accepted):
+        lines.append(f"a prediction below {value + below:.3g} or above {value + above:.3g} would be rejected")
+    verdict = "does not hold" if claims.fails(claim, outcome) else "holds"
+    worst = f"error {outcome.error:.1e}" if outcome.margin is None else f"margin {outcome.margin:+.1e}"
+    return "\n".join([*lines, f"{worst}, allowed {claim.tolerance:.0e}: {verdict}"])
+
+
+def named_parts(value, names):
+    """(name, part) for each part; the fields of a NamedTuple have their own names."""
+    found: list = []
+    for number, part in enumerate(parts(value)):
+        name = names[number] if number < len(names) else ""
+        found += ([(f"{name} {field}".strip(), item) for field, item in zip(part._fields, part)]
+                  if hasattr(part, "_fields") else [(name, part)])
+    return found
+
+
+def side_by_side(kind, name, left, right):
+    """Yield a part's numbers in columns: those that differ most, and the largest."""
+    left, right = np.asarray(left) + 0.0, np.asarray(right) + 0.0       # booleans count 0 and 1
+    titles = ("smaller", "larger", "margin") if kind == "inequality" else ("predicted", "observed", "gap")
+    gap = right - left
+    order = [*np.argsort(gap if kind == "inequality" else -np.abs(gap), axis=None, kind="stable")[:ROWS // 2],
+             *np.argsort(-np.abs(left), axis=None, kind="stable")[:ROWS]]
+    shown = sorted(list(dict.fromkeys(order))[:ROWS])
+    yield f"{name:18}{titles[0]:>{max(1, 43 - max(18, len(name)))}} {titles[1]:>24} {titles[2]:>9}"
+    for i in shown:
+        where = str([int(n) for n in np.unravel_index(i, left.shape)]) if left.ndim else ""
+        yield f"{where:>18} {left.flat[i]:24.16g} {right.flat[i]:24.16g} {gap.flat[i]:9.1e}"
+    if left.size > len(shown):
+        yield f"{'…':>18} ({left.size} numbers)"

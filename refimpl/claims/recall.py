@@ -46,6 +46,13 @@ def draw_disjoint(case, table, n, R, spare, room="twice"):
     return facts, sample(facts, n, 1, case.rng, collision_free=True)
 
 
+def show(case, prompts):
+    """Tell the reader of `explain` the first prompt: pairs of subject and answer, query, what is asked."""
+    *pairs, (query, answer) = zip(prompts.subjects[0], prompts.answers[0])
+    case.show("prompt", f"{', '.join(f'{s} {a}' for s, a in pairs)}, {query} …?")
+    case.show("asked", f"relation {prompts.relation[0]}, then answer {answer}")
+
+
 def neighbours(facts, prompts):
     """The same prompt of subjects that are neighbours on the cycle."""
     s, r = np.argsort(facts.sigma)[None, :prompts.subjects.shape[1]], prompts.relation
@@ -91,6 +98,7 @@ def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
     s, a = prompts.subjects[0], prompts.answers[0]
     if case.control:
         facts = share_row(facts, s[0], s[-1])
+    show(case, prompts)
     tokens, _, (start, stop) = prompts.infer()
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     predicted = theory.infer_logits(alpha[0::2], alpha[1::2], facts.relation(s[:, None], a[:-1]),
@@ -109,6 +117,7 @@ def recall_of_the_answer(case, table, attention, n, R, spare, lam):
     s, r = prompts.subjects[0], prompts.relation[0]
     if case.control:
         facts = share_row(facts, s[0], s[-1])
+    show(case, prompts)
     tokens, _, (start, stop) = prompts.recall()
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 2, attention)
     predicted = theory.recall_logits(alpha[0:2 * n + 1:2], alpha[-1],
@@ -128,6 +137,7 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     facts, prompts = draw_disjoint(case, table, n, R, spare, room)
     if case.control:
         prompts = neighbours(facts, prompts)
+    show(case, prompts)
     memory = construct(facts, n, lam)
     params, alpha = attend(case, memory, 2 * n + 1, attention)
     predicted_infer = theory.infer_loss(alpha[0::2], alpha[1::2], facts.R, lam)

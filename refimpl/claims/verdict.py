@@ -8,9 +8,11 @@ import numpy as np
 
 from refimpl.claims.claim import Case
 from refimpl.gradcheck import relative_error
+from refimpl.terminal import first_line
 
 # Not the claim's fault: the machine cannot write or is out of space, for compiled code for example.
-MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+EXACT = 2 ** 53     # larger integers lose digits as floats
 
 
 class Outcome(NamedTuple):
@@ -22,19 +24,20 @@ class Outcome(NamedTuple):
     observed: Any = None
     numbers: int = 0                    # how many were compared
     margin: Optional[float] = None      # of an inequality: the smallest, relative
-    accepted: tuple = ()                # of a limit: for each single number, the predictions that pass
+    accepted: tuple = ()                # of a limit: how far off each single prediction may be, and pass
 
 
-def evaluate(claim, instance, text, control=False, full=False):
+def evaluate(claim, instance, text, control=False, full=False, **more):
     """Check one instance, a dict that holds a value for each name of the space, and a seed.
 
     A check that raises has failed, whatever it raises; only an interrupt, and a machine that cannot write,
-    end the audit.
+    end the audit. `more` are fields of its Case.
     """
     values = {name: value for name, value in instance.items() if name != "seed"}
     predicted = observed = None
     try:
-        result = claim.check(Case(np.random.default_rng(instance["seed"]), control, text, full), **values)
+        case = Case(np.random.default_rng(instance["seed"]), control, text, full, **more)
+        result = claim.check(case, **values)
         predicted, observed, third = unpack(claim.kind, result)
         outcome = compare(claim.kind, predicted, observed, third)
         return outcome._replace(predicted=predicted, observed=observed)
@@ -42,9 +45,9 @@ def evaluate(claim, instance, text, control=False, full=False):
         raise
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
-            raise
-        message = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Outcome(math.inf, message, predicted, observed)
+            words = f"{error.strerror}, while {claim.id} ran; Numba writes compiled code to NUMBA_CACHE_DIR"
+            raise OSError(error.errno, words) from error
+        return Outcome(math.inf, first_line(error), predicted, observed)
 
 
 def fails(claim, outcome):
@@ -83,12 +86,13 @@ def compare(kind, predicted, observed, third=None):
         raise ValueError(f"expected as many parts observed as predicted, got {len(right)} and {len(left)}")
     if not left:
         raise ValueError("expected at least one part, got none")
-    thirds = [None] * len(left) if third is None else parts(third)
+    thirds = [None] if third is None else parts(third)
     thirds = thirds * len(left) if len(thirds) == 1 else thirds
     if len(thirds) != len(left):
         raise ValueError(f"expected one scale or allowed difference, or one for each of {len(left)} parts, "
                          f"got {len(thirds)}")
-    outcomes = [compare_part(kind, *each) for each in zip(left, right, thirds)]
+    with np.errstate(over="ignore"):        # a gap that overflows is infinite, and fails
+        outcomes = [compare_part(kind, *each) for each in zip(left, right, thirds)]
     margins = [outcome.margin for outcome in outcomes if outcome.margin is not None]
     return Outcome(max(outcome.error for outcome in outcomes),
                    numbers=sum(outcome.numbers for outcome in outcomes),
@@ -109,11 +113,14 @@ def compare_part(kind, predicted, observed, third):
         if type(predicted) is not type(observed):
             raise ValueError(f"expected equal types, got {type(predicted).__name__} predicted and "
                              f"{type(observed).__name__} observed")
-        numbers_in = [numbers(*pair) for pair in zip(predicted, observed)]
+        numbers_in = [numbers(*pair) for pair in zip(predicted, observed, strict=True)]
+        if not numbers_in:
+            raise ValueError(f"expected at least one field, got none in {type(predicted).__name__}")
         if kind != "exact" or third is not None:
             return compare(kind, tuple(predicted), tuple(observed), third)
         return Outcome(relative_error(predicted, observed), numbers=sum(a.size for a, _ in numbers_in))
     a, b = numbers(predicted, observed)
+    kinds = a.dtype.kind + b.dtype.kind
     if third is not None:
         third, _ = numbers(third, third)
         if third.shape not in ((), a.shape) or third.dtype.kind == "c" or third.min() < 0:
@@ -121,14 +128,14 @@ def compare_part(kind, predicted, observed, third):
                              f"shape {a.shape}, got {third}")
     largest = max(np.abs(a).max(), np.abs(b).max())
     if kind == "limit":
-        accepted = ((float(b - third), float(b + third)),) if a.ndim == 0 else ()
+        accepted = ((float(b - third - a), float(b + third - a)),) if a.ndim == 0 and "c" not in kinds else ()
         return Outcome(largest_ratio(np.abs(a - b), third), numbers=a.size, accepted=accepted)
     if kind == "inequality":
-        if "c" in (a.dtype.kind, b.dtype.kind):
+        if "c" in kinds:
             raise ValueError("expected real numbers on both sides of an inequality, got complex ones")
-        size = third if third is not None else largest or 1.0
-        ratios = (b - a) / np.where(np.asarray(size) > 0, size, 1.0)
-        margin = float(ratios.min())
+        if third is not None and third.min() <= 0:
+            raise ValueError(f"expected the size of an inequality to be > 0, got {third}")
+        margin = float(((b - a) / (third if third is not None else largest or 1.0)).min())
         return Outcome(max(0.0, -margin), numbers=a.size, margin=margin)
     size = largest if third is None else np.maximum(largest, third)
     return Outcome(largest_ratio(np.abs(a - b), size), numbers=a.size)
@@ -146,6 +153,9 @@ def numbers(predicted, observed):
         raise ValueError(f"expected at least one number, got shape {a.shape}")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("expected finite numbers, got others")
+    for array in (a, b):
+        if array.dtype.kind in "iu" and (array.min() < -EXACT or array.max() > EXACT):
+            raise ValueError(f"expected integers of at most 2^53, got {array.min()}..{array.max()}")
     return a + 0.0, b + 0.0
 
 

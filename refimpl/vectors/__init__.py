@@ -56,7 +56,7 @@ Manifest, a JSON object:
     sgd           {"lr", "momentum", "weight_decay": numbers, "trained": [fields]}
     arrays        {name: {"shape": [sizes], "dtype": "float64" | "int64" | "bool"}}, in the order in
                   which they are compared: gradients in the order of backpropagation
-    tolerances    {"float64" | "float32": {group: largest error allowed}}, `group` the name's first part
+    tolerances    {precision: {group: largest error allowed}}, `group` the name's first part
     reason        where the tolerances and the error come from
     seed          of numpy.random.default_rng, for the inputs
     versions      of Python, NumPy, Numba, refimpl when it was written
@@ -64,7 +64,8 @@ Manifest, a JSON object:
 
 The error of an array is max|theirs − ours| / max(max|ours|, floor). For param, grad and sgd the floor is
 0.01 of the largest number of that group (`sgd1.momentum`, …), since a gradient that all but cancels
-leaves only rounding; for trace and loss it is 0.01. Inputs must be equal.
+leaves only rounding; for trace it is 0.01, for the loss 0.01 of the largest logit, and at least 0.01. Inputs
+must be equal.
 """
 
 from refimpl.vectors.compare import Report

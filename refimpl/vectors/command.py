@@ -5,6 +5,7 @@ from pathlib import Path
 
 from refimpl.terminal import write_whole
 from refimpl.vectors import files
+from refimpl.vectors.compare import TOLERANCES
 
 
 def add_commands(commands):
@@ -25,7 +26,7 @@ def add_commands(commands):
     check.set_defaults(run=run_vectors_check)
     check.add_argument("folder", metavar="DIR")
     check.add_argument("theirs", metavar="THEIRS")
-    check.add_argument("--precision", choices=["float64", "float32"], default="float64",
+    check.add_argument("--precision", choices=list(TOLERANCES), default="float64",
                        help="which tolerances (default float64)")
     check.add_argument("--model", choices=["induction", "recall"], help="only the cases of one model")
     check.add_argument("--json", metavar="FILE", help="write the reports to FILE as JSON")

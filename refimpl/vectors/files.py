@@ -20,6 +20,7 @@ from refimpl.recall.model import ACTIVATIONS
 from refimpl.vectors import cases, mistakes
 from refimpl.vectors.cases import LABELS, SYSTEMS, Case
 from refimpl.vectors.compare import REASON, TOLERANCES, Report, compare_arrays, floors_of, gap, group
+from refimpl.vectors.dialects import as_array
 
 SCHEMA = 1
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError,
@@ -250,14 +251,14 @@ def compare(ours, theirs, precision="float64"):
     Parameters
     ----------
     ours : Vector, from `load` or `read`
-    theirs : dict of array name -> array (whatever np.asarray takes); a part of the names is enough
+    theirs : dict of array name -> array, or tensor of PyTorch or JAX; a part of the names is enough
     precision : "float64" or "float32", which tolerances
 
     Returns
     -------
     Report, of a comparison that passed. Raises AssertionError with the report as its message otherwise.
     """
-    report = compare_arrays(ours, {name: np.asarray(a) for name, a in theirs.items()}, precision)
+    report = compare_arrays(ours, {name: as_array(a) for name, a in theirs.items()}, precision)
     if not report.passed:
         raise AssertionError(f"\n{report}")
     return report
