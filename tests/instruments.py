@@ -11,11 +11,13 @@ import types
 import numpy as np
 
 from refimpl import gradcheck, induction, recall, sgd
-from refimpl.induction import task as induction_task
-from refimpl.recall import task as recall_task
+from refimpl.induction import ledger, memory as induction_memory, nopos, probes, task as induction_task
+from refimpl.recall import batched, implicit, memory as recall_memory, task as recall_task
 from tests import test_gradcheck, test_laws, test_sgd
-from tests.induction import test_task as induction_tests
-from tests.recall import test_task as recall_tests
+from tests.induction import (
+    test_loops, test_memory as induction_memories, test_nopos, test_probes, test_task as induction_tests)
+from tests.recall import (
+    test_batched, test_implicit, test_memory as recall_memories, test_task as recall_tests)
 
 CPU_SECONDS = 1         # for an endless loop
 
@@ -129,6 +131,71 @@ RECALL_TASK = [
     *(lawful(law, (recall, "sample")) for law in test_laws.PROMPT_LAWS),
     lawful(test_laws.latin_tables, (recall.Facts, "latin"), n=10)]
 
+INDUCTION_MEMORY = [
+    *(each(induction_memories.test_frame_rows_are_one_orthonormal_set, *example) for example in (
+        (3, 4, "relative", 0), (3, 4, "absolute", 0), (2, 1, "absolute", 1))),
+    *(each(getattr(induction_memories, f"test_{name}"), rng) for name in (
+        "construct_writes_the_memories_it_names", "absolute_memory_ends_at_the_training_length",
+        "one_position_stores_no_previous_token", "construct_leaves_its_frame_alone_and_keeps_float32",
+        "bad_arguments_of_construct_are_named", "zeros_of_a_bigram_are_met_on_purpose"))]
+RECALL_MEMORY = [each(getattr(recall_memories, f"test_{name}")) for name in (
+    "construct_writes_two_units_for_every_fact", "relu_memory_hears_whole_keys_only",
+    "construct_starts_from_uniform_attention", "relu_bias_can_be_given", "construct_refuses")]
+LEDGER = [each(test_loops.test_each_part_of_the_ledger_is_its_own_sum),
+          each(test_loops.test_ledger_reads_one_position_and_one_token_alone)]
+
+
+def nopos_model():
+    """What the fixture `model` of the tests without positions holds."""
+    bigram = induction.Bigram.random(4, rng())
+    return nopos.construct(nopos.orthonormal_frame(4, rng()), bigram, [0], 3, 1, 2, 3, 4, 5), bigram
+
+
+NOPOS = [each(test_loops.test_three_layers_follow_their_equations_on_general_weights),
+         each(test_nopos.test_frame_is_orthonormal, rng),
+         each(test_nopos.test_head_is_sharp_in_the_model, rng),
+         each(test_nopos.test_construct_writes_the_memories_it_names, rng),
+         each(test_nopos.test_bad_fields_of_params_are_named, nopos_model),
+         each(test_nopos.test_bad_tokens_are_named, nopos_model)]
+PROBES = [each(test_loops.test_probes_read_general_weights_row_by_row),
+          each(test_probes.test_recall_counts_rows_and_averages_differences),
+          each(test_probes.test_a_tie_is_no_recall),
+          *(each(getattr(test_probes, f"test_{name}"), rng) for name in (
+              "absolute_memory_is_not_recalled_beyond_the_training_length",
+              "a_memory_without_content_is_refused", "bad_arguments_of_probes_are_named"))]
+BATCHED = [*(each(test_batched.test_batched_model_is_the_model, *example) for example in (
+               ("square", False, 2, 2, 3, 4, 1.0, 0), ("relu", False, 2, 2, 3, 4, 1.0, 1),
+               ("square", True, 1, 1, 2, 5, 0.3, 2))),
+           each(test_batched.test_facts_as_prompts_are_all_facts_in_both_directions, rng),
+           each(test_batched.test_batched_model_keeps_float32, rng),
+           each(test_batched.test_loss_and_gradient_forty_nats_apart_keep_their_digits),
+           each(test_batched.test_bad_input_is_refused_as_by_the_model, rng)]
+
+
+class Drawn:
+    """In place of what hypothesis draws: a table, then weights."""
+
+    def __init__(self, facts):
+        self.values = [facts, [0.5, -1.0, 0.0, 2.0]]
+
+    def draw(self, strategy):
+        return self.values.pop(0)
+
+
+IMPLICIT = [*(each(test_implicit.test_gradients_match_the_dense_model, n, 2, 5.0, noisy,
+                   lambda facts=facts: Drawn(facts), 0)
+              for n, noisy, facts in ((2, False, CYCLE), (2, True, recall.Facts.months()),
+                                      (1, True, recall.Facts.months(2)))),
+            *(each(getattr(test_implicit, f"test_{name}"), rng) for name in (
+                "entries_that_are_not_known_are_zero_and_have_no_gradient", "smallest_tables", "one_relation_leaves_nothing_to_infer", "steps_share_no_entry",
+                "losses_and_gradients_forty_nats_apart_keep_their_digits")),
+            each(test_implicit.test_confident_losses_keep_their_digits),
+            *(each(getattr(test_implicit, f"test_{name}"), rng) for name in (
+                "entries_are_those_of_the_prompts_alone", "other_answers_are_counted_not_listed",
+                "bad_arguments_are_refused"))]
+
+IMAGE = "the image with the other sign is as orthonormal, and everything asks Phi for it"
+ZERO = "0 over the entries of WV is zero too"
 RESHAPE = "reshape reads every negative size as the one that is left"
 UNIFORM = ('pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and '
            'outputs == "uniform" else \\: ')
@@ -149,9 +216,25 @@ INSTRUMENTS = {
         ("walk", "seen = np.zeros(bigram.shape[0], np.int64): 0: one more"): "pi_b is square",
         ("Bigram.from_text", "counts = np.bincount(codes, minlength=1): 1: one more"):
         "characters that do not occur are dropped"}),
+    induction_memory: (INDUCTION_MEMORY, {
+        ("frame_of", "Phi = Phi + pos_image.T @ pos: Phi + pos_image.T @ pos: operator swapped"): IMAGE,
+        ("frame_of", "return Params(E.copy(), U.copy(), pos.copy(), Phi, WV, *(0 * WV for _ in range(4))): "
+         "0 * WV: operator swapped"): ZERO}),
+    recall_memory: (RECALL_MEMORY, {}),
+    ledger: (LEDGER, {}),
+    nopos: (NOPOS, {
+        ("frame_of", "Phi1, Phi2 = E_1.T @ E, E_2.T @ E + E_12.T @ E_1: E_2.T @ E + E_12.T @ E_1: "
+         "operator swapped"): IMAGE,
+        ("frame_of", "return Params(E.copy(), U.copy(), Phi1, Phi2, WV, *(0 * WV for _ in range(5))): "
+         "0 * WV: operator swapped"): ZERO}),
+    probes: (PROBES, {}),
+    batched: (BATCHED, {
+        ("loss_and_grads", "loss = ops.cross_entropy_forward(trace.logits, targets - slot[0], 0, k).mean(): "
+         "0: one more"): "targets − slot[1] are the same places, counted from the end"}),
+    implicit: (IMPLICIT, {}),
     recall_task: (RECALL_TASK, {
-        ("collide", "answers = facts.answer(subjects[:, :, None], np.arange(facts.R))"
-         ".reshape(len(subjects), -1): 1: one more"): RESHAPE,
+        ("collide", "answers = facts.answer(subjects[:, :, None], "
+         "np.arange(facts.R)).reshape(len(subjects), -1): 1: one more"): RESHAPE,
         ("consecutive_draws", "if not facts.is_latin or np.count_nonzero(facts.relations[(facts.shifts + 1) "
          "% N] < 0) > 1:: facts.shifts + 1: operator swapped"): "a run of shifts ends on either side"}),
 }

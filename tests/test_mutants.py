@@ -91,17 +91,27 @@ def users(monkeypatch, module, names):
     return found
 
 
+def source_of(module):
+    """The source of a module, its kernels left to Python."""
+    source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
+    return source.replace("from numba import njit", "def njit(cache):\n    return lambda kernel: kernel")
+
+
+def run(source):
+    """The namespace of a source."""
+    namespace = {"__name__": "mutant"}
+    exec(compile(source, "mutant", "exec"), namespace)
+    return namespace
+
+
 def attack(monkeypatch, module, wanted, survives, equivalent, every=1):
     """Put each mutant in the module's place: all are caught but those known to be equivalent.
 
     survives(function) judges what stands there; with function None, all of it.
     """
-    source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
-    source = source.replace("from numba import njit", "def njit(cache):\n    return lambda kernel: kernel")
+    source = source_of(module)
     with monkeypatch.context() as patch:
-        original = {"__name__": "mutant"}
-        exec(compile(source, "mutant", "exec"), original)
-        put(patch, module, wanted, original)
+        put(patch, module, wanted, run(source))
         assert survives(None), "the unchanged source must pass what catches the mutants"
     tried, survivors = [], []
     for function, change, namespace in mutants(source, wanted, REFUSALS, every):
@@ -230,7 +240,8 @@ def test_every_mutant_of_a_formula_is_caught(monkeypatch, record_property, modul
 @pytest.mark.parametrize("module", instruments.INSTRUMENTS, ids=lambda module: module.__name__)
 def test_every_mutant_of_an_instrument_is_caught(monkeypatch, record_property, module):
     killers, equivalent = instruments.INSTRUMENTS[module]
-    for killer in killers:      # in no time limit: kernels are compiled here
+    for killer in killers:      # without a limit of time: kernels are compiled here
         killer()
+    put(monkeypatch, ops, lambda name: True, run(source_of(ops)))       # a compiled one checks no index
     record_property("say", attack(monkeypatch, module, lambda name: True,
                                   lambda function: instruments.survives(killers), equivalent, EVERY))
