@@ -187,7 +187,8 @@ IMPLICIT = [*(each(test_implicit.test_gradients_match_the_dense_model, n, 2, 5.0
               for n, noisy, facts in ((2, False, CYCLE), (2, True, recall.Facts.months()),
                                       (1, True, recall.Facts.months(2)))),
             *(each(getattr(test_implicit, f"test_{name}"), rng) for name in (
-                "entries_that_are_not_known_are_zero_and_have_no_gradient", "smallest_tables", "one_relation_leaves_nothing_to_infer", "steps_share_no_entry",
+                "entries_that_are_not_known_are_zero_and_have_no_gradient", "smallest_tables",
+                "one_relation_leaves_nothing_to_infer", "steps_share_no_entry",
                 "losses_and_gradients_forty_nats_apart_keep_their_digits")),
             each(test_implicit.test_confident_losses_keep_their_digits),
             *(each(getattr(test_implicit, f"test_{name}"), rng) for name in (
@@ -209,8 +210,8 @@ INSTRUMENTS = {
         ("numbers", "return [array + 0.0 for array in arrays]: array + 0.0: operator swapped"):
         "less zero is the same number"}),
     induction_task: (INDUCTION_TASK, {
-        **dict.fromkeys([("sample", UNIFORM + "1 / V: operator swapped"), ("sample", UNIFORM + "1: one more")],
-                        "cumulative scales all rows to a sum of 1"),
+        ("sample", UNIFORM + "1 / V: operator swapped"): "cumulative scales all rows to a sum of 1",
+        ("sample", UNIFORM + "1: one more"): "cumulative scales all rows to a sum of 1",
         ("sample", "walk(cumulative(pi_u[None]), cumulative(pi_b), chosen, rng.random((n, T + 1)), z, "
          "occurrence): 1: one more"): "one number more than is used",
         ("walk", "seen = np.zeros(bigram.shape[0], np.int64): 0: one more"): "pi_b is square",
