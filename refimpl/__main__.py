@@ -1,4 +1,4 @@
-"""The command line: `python -m refimpl audit | explain | vectors`."""
+"""The command line: `python -m refimpl audit | explain | vectors | gradcheck | probe`."""
 
 import os
 import signal
@@ -16,13 +16,16 @@ except ValueError:          # loaded by a thread, which gets no interrupts
 # OpenBLAS reads this when NumPy is loaded, and processes that are started later inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+if any(word.startswith("--digits") for word in sys.argv[1:]):
+    os.environ["NUMBA_DISABLE_JIT"] = "1"       # kernels take balls as plain Python alone
+
 import argparse             # noqa: E402
 import contextlib           # noqa: E402
 
 try:
-    from refimpl import __version__
+    from refimpl import __version__, gradient_verdict
     from refimpl.claims import command as claims
-    from refimpl.vectors import command as vectors
+    from refimpl.vectors import command as vectors, probe
 except RuntimeError as numba_error:      # it finds no folder for compiled code
     print(f"refimpl: {numba_error}; set NUMBA_CACHE_DIR to a folder that can be written", file=sys.stderr)
     sys.exit(2)
@@ -37,9 +40,12 @@ examples:
   python -m refimpl explain I5                     a claim, its derivation, one instance in numbers
   python -m refimpl vectors write V                test vectors for a port in another framework
   python -m refimpl vectors check V THEIRS         what the port gets wrong, and what it looks like
+  python -m refimpl gradcheck my_layer.py          what is wrong with a gradient of your own
+  python -m refimpl probe theirs.npz --dialect birth   what a checkpoint has learned
 
-exit status: 0 all is well, 1 a claim failed, its control passed or a port departs, 2 bad usage or a machine
-that cannot write, 130 interrupted, 141 the reader of its output stopped reading
+exit status: 0 all is well, 1 a claim failed, its control passed, a port departs or a gradient is
+wrong, 2 bad usage or a machine that cannot write, 130 interrupted, 141 the reader of its output stopped
+reading
 
 OpenBLAS runs on one thread, unless OPENBLAS_NUM_THREADS says otherwise.
 """
@@ -79,6 +85,8 @@ def build_parser():
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     claims.add_commands(commands)
     vectors.add_commands(commands)
+    gradient_verdict.add_commands(commands)
+    probe.add_commands(commands)
     return parser
 
 

@@ -86,6 +86,33 @@ class Recall(torch.nn.Module):
 MODELS = {"induction": Induction, "recall": Recall}
 
 
+class Recorder:
+    """What the submodules of a model return while this is open, by name: `names` maps theirs to ours.
+
+    with Recorder(model, {"layers.0.attention": "trace.h1"}) as found: model(z); "" is the model itself. A
+    submodule that returns a dict, as the models here do, gives one array for each of its keys.
+    """
+
+    def __init__(self, model, names):
+        self.found = {}
+        self.hooks = [model.get_submodule(theirs).register_forward_hook(self.keep(ours))
+                      for theirs, ours in names.items()]
+
+    def keep(self, name):
+        def hook(module, inputs, output):
+            parts = {f"{name}.{key}": a for key, a in output.items()} if isinstance(output, dict) else \
+                {name: output}
+            self.found |= parts
+        return hook
+
+    def __enter__(self):
+        return self.found
+
+    def __exit__(self, *_):
+        for hook in self.hooks:
+            hook.remove()
+
+
 def optimizer(model, lr, momentum, weight_decay, trained):
     """SGD over the fields that move."""
     moving = [getattr(model, name) for name in trained]
@@ -107,8 +134,9 @@ def answer(manifest, given):
     model = MODELS[manifest["model"]](params, **manifest["setting"])
     sgd = optimizer(model, **manifest["sgd"])
     batch = [torch.tensor(a) for name, a in given.items() if name.startswith("input.")]
-    first = batch[0][:1, :-1] if manifest["model"] == "induction" else batch[0][:1]
-    arrays = {f"trace.{name}": a[0] for name, a in model(first).items()}
+    with Recorder(model, {"": "trace"}) as found:
+        model(batch[0][:1, :-1] if manifest["model"] == "induction" else batch[0][:1])
+    arrays = {name: a[0] for name, a in found.items()}
     for number in (1, 2, 3):
         loss = step(model, sgd, *batch)
         if number == 1:

@@ -1,10 +1,10 @@
-"""Random embeddings interfere: the gap to the closed form (claim I6) and the capacity of a memory (claim M4).
+"""Random embeddings interfere: the gap to the closed form (I6, I12) and the capacity of a memory (M5).
 
-Left: root-mean-square gap between the logits of the constructed model with Gaussian embeddings and I3,
-against the width; the theory is a line of slope −1/2 through the last point, and the fitted slope is
-steeper where terms of order V/d still count. Right: the largest number N*(d) of random pairs whose argmax
-recall is at least 99 %; the theory, asymptotic, is proportional to d²/log d, drawn through the last point:
-N* is steeper at these widths and bends towards it. Half a minute on two cores.
+Left: root-mean-square gap, at the last position, between the logits of the constructed model with
+Gaussian embeddings and I3. Without attention strengths (b1 = b2 = 0) I12 is its limit, of slope −1/2. With
+them only the slope is known (I6). Models of any width are drawn in few coordinates, as in the claims.
+Right: the largest number N*(d) of random pairs whose argmax recall is at least 99 %, against the capacity
+formula. No line is fitted. A minute on two cores.
 """
 
 import drawing      # first: it sets the number of threads
@@ -12,23 +12,28 @@ import drawing      # first: it sets the number of threads
 import numpy as np
 import training
 from refimpl import associative, induction
+from refimpl.claims import embeddings
 from refimpl.induction import theory
-from scipy.stats import linregress, t as student
 
 SEEDS = 8
-GAP_WIDTHS, V, T, STRENGTHS, PROMPTS = (128, 256, 512, 1024), 10, 12, (0.8, 0.8, 1.0), 4
+GAP_WIDTHS, V, T, PROMPTS = tuple(4 ** k for k in range(3, 11)), 10, 12, 60
+STRENGTHS = ((0.0, 0.0, 1.0), (0.8, 0.8, 1.0))
 CAPACITY_WIDTHS, RECALL = (32, 64, 128, 256), 0.99
 
 
-def gap(d, seed):
-    """Root-mean-square gap (nats) over the logits of a few prompts, each with embeddings of its own."""
-    rng, squares = np.random.default_rng([seed, d]), []
+def gap(d, seed, strengths):
+    """Root-mean-square gap (nats) at the end of prompts, each with embeddings of its own, and by I12."""
+    rng, squares, constants = np.random.default_rng([seed, d]), [], []
     bigram = induction.Bigram.from_counts(np.random.default_rng(seed).integers(1, 5, (V, V)))
+    log_pi_b = np.log(bigram.pi_b)
     for z in induction.sample(bigram, PROMPTS, T, rng, [0]).tokens[:, :T]:
-        params = induction.construct(induction.init(V, d, T, rng), bigram, [0], *STRENGTHS)
-        logits = theory.logits(z, np.log(bigram.pi_b), [0], *STRENGTHS)
-        squares.append(np.mean((induction.forward(params, z).logits - logits) ** 2))
-    return np.sqrt(np.mean(squares))
+        frame = embeddings.narrow(embeddings.draw_coordinates(rng, V, T, d), V)
+        params = induction.construct(frame, bigram, [0], *strengths)
+        logits = theory.logits(z, log_pi_b, [0], *strengths)
+        squares.append(np.mean((induction.forward(params, z).logits - logits)[-1] ** 2))
+        constants.append(theory.gap_constant(log_pi_b, z[-1], *embeddings.uniform_attention(z, V),
+                                             strengths[2]).mean())
+    return np.sqrt(np.mean(squares)), np.sqrt(np.mean(constants) / d)
 
 
 def recall(N, d, seed):
@@ -50,36 +55,40 @@ def capacity(d, seed):
 
 
 def compute(seeds=SEEDS, gap_widths=GAP_WIDTHS, capacity_widths=CAPACITY_WIDTHS):
-    gaps = drawing.each(gap, [(d, seed) for d in gap_widths for seed in range(seeds)])
+    gaps = drawing.each(gap, [(d, seed, strengths) for strengths in STRENGTHS for d in gap_widths
+                              for seed in range(seeds)])
     capacities = drawing.each(capacity, [(d, seed) for d in capacity_widths for seed in range(seeds)])
-    return {"gap_widths": np.array(gap_widths), "gaps": np.reshape(gaps, (-1, seeds)),
+    return {"gap_widths": np.array(gap_widths), "gaps": np.reshape(gaps, (2, -1, seeds, 2)),
             "capacity_widths": np.array(capacity_widths), "capacities": np.reshape(capacities, (-1, seeds))}
 
 
-def slope(x, y):
-    """Slope of log y, averaged over the seeds, against log x, and its 95 % half-width."""
-    line = linregress(np.log(x), np.log(y).mean(axis=1))
-    return line.slope, line.stderr * student.ppf(0.975, len(x) - 2)
+def points(axis, x, y, colour, label):
+    """Median and range over the seeds."""
+    middle, low, high = training.spread(y, axis=1)
+    axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", markersize=4, capsize=3,
+                  color=colour, label=label)
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 2, figsize=(10, 4.2))
-    shapes = (lambda d: d ** theory.embedding_slope(), lambda d: d ** 2 / np.log(d))
-    for axis, x, y, shape, label in zip(axes, (data["gap_widths"], data["capacity_widths"]),
-                                        (data["gaps"], data["capacities"]), shapes,
-                                        ("I6: slope −1/2", "M4: d²/log d")):
-        middle, low, high = training.spread(y, axis=1)
-        axis.plot(x, middle[-1] * shape(x) / shape(x[-1]), color=drawing.COLOURS["theory"], label=label)
-        axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", capsize=3,
-                      color=drawing.COLOURS["constructed"],
-                      label="measured, fitted slope {:.2f} ± {:.2f}".format(*slope(x, y)))
+    figure, (left, right) = drawing.plt.subplots(1, 2, figsize=(10, 4.2))
+    theory_colour, x = drawing.COLOURS["theory"], data["gap_widths"]
+    (alone, constant), (attending, _) = np.moveaxis(data["gaps"], -1, 1)
+    left.plot(x, np.median(constant, axis=1), color=theory_colour,
+              label="I12 at $b_1 = b_2 = 0$ (slope −1/2)")
+    points(left, x, alone, drawing.COLOURS["constructed"], "measured, $b_1 = b_2 = 0$")
+    points(left, x * 1.15, attending, drawing.ORANGE, "measured, $b_1 = b_2 = 0.8$")
+    left.set(ylabel="rms gap of the logits to I3 [nats]", title="interference of Gaussian embeddings")
+    x = data["capacity_widths"]
+    widths = np.unique(np.geomspace(x[0], x[-1], 25).astype(int))
+    right.plot(widths, [associative.capacity(int(d), RECALL) for d in widths], color=theory_colour,
+               label="M5 (nothing fitted)")
+    points(right, x, data["capacities"], drawing.COLOURS["constructed"], "measured")
+    right.set(ylabel="pairs recalled at 99 %, N*(d)", title="capacity of an outer-product memory")
+    for axis, ticks in ((left, data["gap_widths"]), (right, x)):
         axis.set(xscale="log", yscale="log", xlabel="width d")
         axis.minorticks_off()
-        axis.set_xticks(x, [str(d) for d in x])
-        axis.legend()
-    axes[0].set_yticks([0.3, 0.5, 1.0], ["0.3", "0.5", "1"])
-    axes[0].set(ylabel="rms gap of the logits to I3 [nats]", title="interference of Gaussian embeddings")
-    axes[1].set(ylabel="pairs recalled at 99 %, N*(d)", title="capacity of an outer-product memory")
+        axis.set_xticks(ticks, [str(d) if d < 10 ** 4 else f"$2^{{{int(np.log2(d))}}}$" for d in ticks])
+        axis.legend(fontsize=8)
     return figure
 
 

@@ -36,8 +36,10 @@ FLOORS = {
                 "ops", "sgd", "gradcheck", "associative", "induction/", "recall/", "claims/"),
     "vectors/": ("__init__", "terminal", "check",
                  "ops", "sgd", "gradcheck", "induction/", "recall/", "vectors/"),
+    "gradient_verdict.py": ("check", "gradcheck", "terminal"),
+    "pytest_plugin.py": ("vectors/",),
     "__init__.py": (),
-    "__main__.py": ("__init__", "check", "claims/", "vectors/", "gradcheck", "induction/",
+    "__main__.py": ("__init__", "check", "claims/", "vectors/", "gradient_verdict", "induction/",
                     "recall/"),
 }
 

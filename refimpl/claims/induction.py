@@ -5,28 +5,31 @@ from the corners: a trigger in the first place, one token repeated, any tokens a
 """
 
 from functools import lru_cache
-from itertools import product
+from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import linregress, t as student
 
 from refimpl.claims.claim import claim
 from refimpl.gradcheck import complex_step
-from refimpl.induction import ledger, moments, nopos, tables, theory
-from refimpl.induction.memory import construct, orthonormal_frame
+from refimpl.induction import ledger, nopos, tables, theory
+from refimpl.induction.memory import construct, frame_of
 from refimpl.induction.model import Params, forward, init, loss, loss_and_grads
 from refimpl.induction.task import Bigram, sample
 
 LAWS = ("text", "random")
 PROMPTS = ("sampled", "trigger first", "constant", "uniform")
+SHARES = 100.0  # bo where shares are read from logits: the rounding of log pi_b is divided by it
 HARD = 60.0     # stands for a strength that tends to infinity: e^−60 is far below rounding
 
 
 def draw_bigram(case, law, V):
     """The bigram of the text's V most frequent characters (or of all, if fewer), or a random one."""
-    if law == "random":
-        return Bigram.random(V, case.rng)
-    return text_bigram(case.text, V)
+    return Bigram.random(V, case.rng) if law == "random" else text_bigram(case.text, V)
+
+
+def exactly(case, bigram):
+    """The bigram whose probabilities are the numbers that the case works with."""
+    return bigram._replace(pi_b=case.number(bigram.pi_b))
 
 
 @lru_cache(maxsize=None)
@@ -55,8 +58,19 @@ def show(case, bigram, z):
 
 def draw_frame(case, V, L, encoding="relative"):
     """The orthonormal frame; for a control, Gaussian embeddings of the same width."""
-    frame = orthonormal_frame(V, L, case.rng, encoding)
-    return init(V, frame.E.shape[1], L, case.rng) if case.control else frame
+    frame = exact_frame(case, V, L, encoding)
+    return case.number(init(V, frame.E.shape[1], L, case.rng)) if case.control else frame
+
+
+def exact_frame(case, V, L, encoding="relative"):
+    """The orthonormal frame; of balls, a rational one."""
+    d = 3 * V + (L if encoding == "relative" else 2 * L)
+    return frame_of(case.rotation(d), case.rotation(d), V, L, encoding)
+
+
+def hard(case):
+    """A strength that stands for an infinite one: e^−60 is far below rounding, e^−400 below any radius."""
+    return case.number(400.0 if case.balls else HARD)
 
 
 @claim("I1", "previous-token head, relative positions, any length", source="BCBJB23, WS24",
@@ -67,6 +81,7 @@ def previous_token_head(case, law, prompt, V, T, b1):
     """A1 of the constructed model against e^b1/(e^b1 + t) and 1/(e^b1 + t)."""
     bigram = draw_bigram(case, law, V)
     z = draw_prompt(case, prompt, bigram, T, [0])
+    bigram = exactly(case, bigram)
     params = construct(draw_frame(case, len(bigram.pi_u), T), bigram, [0], b1, 1, 1)
     return theory.previous_token_attention(T, b1), forward(params, z).attention1
 
@@ -80,8 +95,9 @@ def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
     T = train_length + beyond
     bigram = draw_bigram(case, law, V)
     z = draw_prompt(case, prompt, bigram, T, [0])
+    bigram = exactly(case, bigram)
     encoding = "relative" if case.control else "absolute"
-    frame = orthonormal_frame(len(bigram.pi_u), T, case.rng, encoding)
+    frame = exact_frame(case, len(bigram.pi_u), T, encoding)
     params = construct(frame, bigram, [0], b1, 1, 1, encoding,
                        None if case.control else train_length)
     return (theory.previous_token_attention(T, b1, "absolute", train_length),
@@ -90,7 +106,7 @@ def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
 
 @claim("I3", "logits in closed form on any prompt", source="WS24", provenance="formalised",
        derivation=theory.logits, control="embeddings Gaussian, not orthonormal",
-       parts=("attention of layer 2", "logits"),
+       parts=("attention of layer 2", "its weight on each token", "logits"),
        law=LAWS, prompt=PROMPTS, encoding=("relative", "absolute"), V=(2, 65), T=(1, 64),
        train_length=(1, 64), K=(1, 5), b1=(0.0, 20.0), b2=(0.0, 100.0), bo=(0.0, 1000.0))
 def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1, b2, bo):
@@ -100,12 +116,13 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
     triggers = case.rng.permutation(V)[:K]
     z = draw_prompt(case, prompt, bigram, T, triggers)
     show(case, bigram, z)
+    bigram = exactly(case, bigram)
     L0 = min(train_length, T) if encoding == "absolute" else None
     params = construct(draw_frame(case, V, T, encoding), bigram, triggers, b1, b2, bo, encoding, L0)
     trace = forward(params, z, encoding)
-    attention2, _ = theory.in_context_mass(z, triggers, b1, b2, encoding, L0)
-    return ((attention2, theory.logits(z, np.log(bigram.pi_b), triggers, b1, b2, bo, encoding, L0)),
-            (trace.attention2, trace.logits))
+    predicted = theory.logits(z, np.log(bigram.pi_b), triggers, b1, b2, bo, encoding, L0)
+    return ((*theory.in_context_mass(z, triggers, b1, b2, encoding, L0), predicted),
+            (trace.attention2, trace.attention2 @ np.eye(z.max() + 1)[z], trace.logits))
 
 
 @claim("I4", "hard previous-token limit, first position included", source="WS24",
@@ -121,38 +138,136 @@ def hard_limit(case, law, prompt, limit, V, T, b2, bo):
     z = draw_prompt(case, prompt, bigram, T, [q])
     z[-1] = q
     show(case, bigram, z)
-    params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], 1.0 if case.control else HARD,
-                       b2 if limit == "b1" else HARD, bo)
-    mass = theory.hard_mass(z, V, b2 if limit == "b1" else np.inf)
+    bigram = exactly(case, bigram)
+    params = construct(exact_frame(case, V, T), bigram, [q], 1.0 if case.control else hard(case),
+                       b2 if limit == "b1" else hard(case), bo)
+    mass = theory.hard_mass(z, V, b2 if limit == "b1" else hard(case) if case.balls else np.inf)
     return np.log(bigram.pi_b[q]) + bo * mass, forward(params, z).logits[-1]
 
 
-@claim("I5", "knowledge hijack: who wins, in length and in repetitions", source="WS24",
-       provenance="formalised", derivation=theory.hijack, tolerance=0.0,
-       reason="verdicts: −1, 0 (a tie, within 1e-9 of bo) or 1 must be equal",
-       control="b1 = 1, far from the limit", cases=50,
-       law=LAWS, where=("anywhere", "at the tie", "gap = bo"), V=(4, 65), k=(1, 12), fillers=(1, 40),
-       b2=(0.0, 8.0), ratio=(0.05, 1.5))
-def hijack_boundary(case, law, where, V, k, fillers, b2, ratio):
-    """k copies of q→u among fillers, then q: the sign of logit[u] − logit[w] against T* and k*."""
+@claim("I4b", "how far a finite b1 is from the hard limit", source="this project", provenance="derived",
+       kind="inequality", derivation=theory.hard_remainder, reason="rounding of shares",
+       control="η = 0: b2 → ∞ before b1", cases=50,
+       control_space=dict(prompt=("uniform",), V=(3, 4), T=(32, 64), b1=(0.0, 2.0), b2=(10.0, 20.0)),
+       law=LAWS, prompt=PROMPTS, V=(2, 65), T=(1, 64), b1=(0.0, 12.0), b2=(0.0, 20.0))
+def remainder_of_the_hard_limit(case, law, prompt, V, T, b1, b2):
+    """Total variation between the model's in-context masses and both limits of I4, in b1 and in b1 and b2."""
     bigram = draw_bigram(case, law, V)
     V = len(bigram.pi_u)
+    q = int(case.rng.integers(V))
+    z = draw_prompt(case, prompt, bigram, T, [q])
+    z[-1] = q
+    params = construct(exact_frame(case, V, T), bigram, [q], b1, b2, SHARES)
+    mass = (forward(params, z).logits[-1] - np.log(bigram.pi_b[q])) / SHARES
+    distance = [np.abs(theory.hard_mass(z, V, limit) - mass).sum() / 2 for limit in (b2, np.inf)]
+    bound = 0.0 if case.control else theory.hard_remainder(T, b1, b2)
+    C = continuations(z, q)[0]
+    rest = (T - C) / (np.exp(b2) * C + T - C) if C else 1.0
+    return tuple(distance), (bound, bound + rest), 1.0
+
+
+def continuations(z, q, *tokens):
+    """How many positions follow a q, a q in the first place included; how many of them hold each token."""
+    after = [int(u) for u, before in zip(z, [z[0], *z[:-1]]) if before == q]
+    return (len(after), *(after.count(u) for u in tokens))
+
+
+class Duel(NamedTuple):
+    """What I5 says of u, which the context favours, and w, which the bigram favours, after q."""
+
+    logit_u: float
+    logit_w: float
+    margin: float           # the first minus the second
+
+
+DUELS = ("u alone", "any")
+
+
+def draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio):
+    """Bigram, prompt, q, u, w, Δ and bo; the counts of the prompt follow q → u k times, q → others.
+
+    "u alone": u stands after q alone and w nowhere, as `theory.hijack` has it. "any": all tokens anywhere.
+    """
+    bigram = draw_bigram(case, law, V)
     q, w, u = draw_rivals(case, bigram)
+    rest = [v for v in range(len(bigram.pi_u)) if v not in (q, u, w)]
+    if prompt == "any":
+        z = case.rng.choice([q, q, u, w, rest[0]], 2 * (k + others) + fillers + 1)
+    else:
+        blocks = [[q, u]] * k + [[q, v] for v in case.rng.choice(rest, others)] + \
+            [[v] for v in case.rng.choice(rest, fillers - 1)]
+        z = np.array([case.rng.choice(rest)] + sum((blocks[i] for i in case.rng.permutation(len(blocks))), [])
+                     + [q])
+    z[-1] = q
+    show(case, bigram, z)
+    bigram = exactly(case, bigram)
+    case.show("q, u, w", ", ".join(str(bigram.chars[v]) for v in (q, u, w)))
     gap = np.log(bigram.pi_b[q, w] / bigram.pi_b[q, u])
-    T = 2 * k + fillers + 1
-    if where == "at the tie":
-        ratio = 1 / (1 + (T / k - 1) * np.exp(-b2))
-    bo = gap if where == "gap = bo" else gap / ratio
-    others = [v for v in range(V) if v not in (q, u, w)]
-    blocks = [[q, u]] * k + [[v] for v in case.rng.choice(others, fillers - 1)]
-    z = [case.rng.choice(others)] + sum((blocks[i] for i in case.rng.permutation(len(blocks))), []) + [q]
-    params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], 1.0 if case.control else HARD,
-                       b2, bo)
+    p = theory.hard_mass(z, len(bigram.pi_u), b2)
+    if where == "at the tie" and p[u] > p[w]:
+        ratio = p[u] - p[w]
+    return bigram, z, (q, u, w), gap, gap if where == "gap = bo" else gap / ratio
+
+
+def margin_of(case, z, rivals, gap, b2, bo):
+    """theory.hijack_margin of a prompt; for the control with the copies of q → u for all continuations."""
+    q, u, w = rivals
+    C, C_u, C_w = continuations(z, q, u, w)
+    return theory.hijack_margin(C_u if case.control else C, C_u, C_w, (z == u).sum(), (z == w).sum(), len(z),
+                                gap, b2, bo)
+
+
+DUEL = dict(law=LAWS, prompt=DUELS, where=("anywhere", "at the tie", "gap = bo"), V=(4, 65), k=(1, 12),
+            others=(0, 12), fillers=(1, 40), b2=(0.0, 8.0), ratio=(0.05, 1.5))
+OTHERS = dict(prompt=("u alone",), others=(1, 12), b2=(1.0, 8.0))     # C > k, and it matters
+
+
+@claim("I5", "knowledge hijack: the margin of context over bigram", source="WS24",
+       provenance="formalised", derivation=theory.hijack_margin, cases=50, control_space=OTHERS,
+       reason="rounding, relative to the larger logit", control="k, the copies of q → u, in place of C",
+       **DUEL)
+def hijack_margin(case, prompt, where, law, V, k, others, fillers, b2, ratio):
+    """Both logits after the last q, and their difference, from counts; where it vanishes, in T and k."""
+    bigram, z, rivals, gap, bo = draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio)
+    V, T, (q, u, w) = len(bigram.pi_u), len(z), rivals
+    params = construct(exact_frame(case, V, T), bigram, [q], hard(case), b2, bo)
     logits = forward(params, z).logits[-1]
-    observed = sign(logits[u] - logits[w], bo)
-    wins, T_star, k_star = theory.hijack(k, T, gap, b2, bo)
-    predicted = sign(T_star - T, T), sign(k - k_star, k)
-    return (*predicted, wins and observed != 0), (observed, observed, observed > 0)
+    expected = np.log(bigram.pi_b[q]) + bo * theory.hard_mass(z, V, b2)
+    margin, size = logits[u] - logits[w], np.abs(logits).max()
+    predicted = Duel(expected[u], expected[w], margin_of(case, z, rivals, gap, b2, bo))
+    observed = Duel(logits[u], logits[w], margin)
+    if prompt == "any":
+        return predicted, observed, size
+    # The margin falls as 1 / (e^b2 C + T − C) with T, and is linear in k if C stays.
+    C = k + others
+    weight = np.exp(b2) * C + T - C
+    boundary = theory.hijack(k, T, gap, b2, bo, C if others else None)
+    length, least = T + margin * weight / gap, k - margin * weight / (np.exp(b2) * bo)
+    if others:
+        return ((predicted, boundary.critical_length, boundary.critical_repetitions),
+                (observed, length, least), (size, size * weight / gap, size * weight / bo))
+    # Here C is k, and T / k* tokens a repetition are T* / k.
+    return ((predicted, boundary.critical_length, T / boundary.critical_repetitions),
+            (observed, length, max(length, 0.0) / k), (size, size * weight / gap, size * weight / gap))
+
+
+@claim("I5b", "at finite b1, who wins is certain outside a band", source="WS24", provenance="derived",
+       kind="inequality", derivation=theory.hijack, cases=50, control_space={**OTHERS, "b1": (15.0, 20.0)},
+       reason="rounding, relative to the larger logit", control="k, the copies of q → u, in place of C",
+       b1=(0.0, 20.0), **{**DUEL, "prompt": ("u alone",)})
+def winner_outside_the_band(case, b1, prompt, where, law, V, k, others, fillers, b2, ratio):
+    """The observed margin against that of b1 = ∞; its sign against T* and against k*."""
+    bigram, z, rivals, gap, bo = draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio)
+    q, u, w = rivals
+    T, C = len(z), k if case.control else k + others
+    params = construct(exact_frame(case, len(bigram.pi_u), T), bigram, [q], b1, b2, bo)
+    logits = forward(params, z).logits[-1]
+    margin = logits[u] - logits[w]
+    band = 2 * bo * theory.hard_remainder(T, b1, b2)
+    # C = None says that q is always followed by u.
+    _, T_star, k_star = theory.hijack(k, T, gap, b2, bo, None if C == k else C)
+    return ((abs(margin - margin_of(case, z, rivals, gap, b2, bo)), -band, -band),
+            (band, margin * np.sign(T_star - T), margin * np.sign(k - k_star)), np.abs(logits).max())
 
 
 def draw_rivals(case, bigram):
@@ -163,167 +278,6 @@ def draw_rivals(case, bigram):
         if rivals:
             return q, order[0], case.rng.choice(rivals)
     raise ValueError("text: expected a character whose successors differ in frequency, got none")
-
-
-def sign(difference, scale):
-    """−1, 0 or 1; differences below 1e-9 of the scale are ties."""
-    return 0 if abs(difference) <= 1e-9 * scale else int(np.sign(difference))
-
-
-WIDTHS = (128, 181, 256, 362, 512)                  # half octaves: a second
-ALL_WIDTHS = (128, 256, 512, 1024, 2048, 4096)      # minutes, and 3 GB of memory
-DRAWS = 16          # of embeddings and prompt, at each width
-CONFIDENCE = 0.99
-SCATTER = 0.2       # 1 − r² allowed: a scatter of 14 % about a line that falls by a factor of 2
-
-
-@claim("I6", "random embeddings: the gap to I3 falls as d^(-1/2)", source="BCBJB23, NLB24",
-       provenance="derived", derivation=theory.embedding_slope, kind="limit", cases=1,
-       reason="the slope's 99 % interval holds −1/2 (one true line in 100 fails that) and r² ≥ 0.8",
-       control="entries of E with variance 1/128 at every width", V=(8, 12), T=(8, 16),
-       strength=(0.5, 1.0))
-def gap_of_random_embeddings(case, V, T, strength):
-    """A line through log rms gap against log d; moderate strengths, which keep it straight from 128."""
-    bigram = Bigram.from_counts(case.rng.integers(1, 5, (V, V)))    # no rare pair that rules the gap
-    strengths = (strength, strength, 1.0)
-    prompts = sample(bigram, DRAWS, T, case.rng, [0]).tokens[:, :T]     # the same at every width
-    expected = [theory.logits(z, np.log(bigram.pi_b), [0], *strengths) for z in prompts]
-    widths, gaps = ALL_WIDTHS if case.full else WIDTHS, []
-    for d in widths:
-        squares = []
-        for z, logits in zip(prompts, expected):
-            frame = init(V, d, T, case.rng)
-            if case.control:
-                frame = frame._replace(E=frame.E * (d / WIDTHS[0]) ** 0.5)
-            params = construct(frame, bigram, [0], *strengths)
-            squares.append(np.mean((forward(params, z).logits - logits) ** 2))
-        gaps.append(np.sqrt(np.mean(squares)))
-    line = linregress(np.log(widths), np.log(gaps))
-    half_width = line.stderr * student.ppf((1 + CONFIDENCE) / 2, len(widths) - 2)
-    return (theory.embedding_slope(), 1.0), (line.slope, line.rvalue ** 2), (half_width, SCATTER)
-
-
-class TriggerChain:
-    """A chain with one trigger, in the orthonormal frame, and every sequence that ends with it."""
-
-    def __init__(self, case, outputs, V, T):
-        self.q, self.T = int(case.rng.integers(V)), T
-        bigram = Bigram.random(V, case.rng)
-        # With T = 1 there is no context: what is learned is by how much the output is not uniform.
-        pi_o = np.full(V, 1 / V) if outputs == "uniform" and T > 1 else \
-            case.rng.dirichlet(np.full(V, 1.0 if T > 1 else 0.1))
-        self.laws = (bigram.pi_u, bigram.pi_b, pi_o, self.q, T)
-        self.sequences, self.probabilities = sequence_distribution(*self.laws, redrawn=case.control)
-        self.frame = orthonormal_frame(V, T, case.rng)
-
-    def descent(self, params):
-        """Minus the gradient of the expected loss at the last position: all sequences, one by one."""
-        last = np.arange(self.T)[None] == self.T - 1
-        total = Params(*(np.zeros_like(field) for field in params))
-        for z, probability in zip(self.sequences, self.probabilities):
-            for sum_z, grad in zip(total, loss_and_grads(params, z[None], last)[1]):
-                sum_z -= probability * grad
-        return total
-
-    def descent_of_WK2(self, params):
-        """⟨E[q], −∂L/∂WK2 ·⟩ on E and on Phi E."""
-        row = self.frame.E[self.q] @ self.descent(params).WK2
-        return moments.SecondGradient(self.frame.E @ row, self.frame.E @ self.frame.Phi.T @ row)
-
-    def descent_of_WK1(self, params):
-        """⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩ for every δ."""
-        return self.frame.pos @ (self.frame.E.sum(axis=0) @ self.descent(params).WK1)
-
-
-def sequence_distribution(pi_u, pi_b, pi_o, q, T, redrawn=False):
-    """All sequences z_0 … z_{T−1} = q with their label o as token T, and their probabilities.
-
-    `redrawn` draws the output anew at every visit of q: each is then as likely as the label.
-    """
-    V = len(pi_u)
-    sequences = np.array([[*z, q, o] for z in product(range(V), repeat=T - 1) for o in range(V)])
-    probabilities = []
-    for z in sequences:
-        steps = [(pi_o[u] if redrawn else u == z[-1]) if v == q else pi_b[v, u]
-                 for v, u in zip(z[:-2], z[1:-1])]
-        probabilities.append(pi_u[z[0]] * pi_o[z[-1]] * np.prod(steps))
-    keep = np.array(probabilities) > 0
-    return sequences[keep], np.array(probabilities)[keep] / np.sum(probabilities)
-
-
-REDRAWN = "output drawn anew at every visit, not once per sequence"
-OUTPUTS = ("random", "uniform")
-STEP = 0.05     # of gradient descent: small enough for leading order, far above rounding
-ORDER = 0.1     # how far below a whole number the observed order of a remainder may stay
-
-
-def order_of(remainder, order):
-    """`order`, and log2 of how much a remainder shrinks when the step is halved, `order` at most.
-
-    Where the coefficient of the remainder vanishes (two tokens, uniform outputs) it shrinks faster.
-    """
-    shrinks = np.linalg.norm(remainder(STEP)) / np.linalg.norm(remainder(STEP / 2))
-    return order, min(np.log2(shrinks), order), ORDER
-
-
-@claim("I7", "the first gradient of WO and WF is a Markov moment", source="BCBJB23",
-       provenance="derived", derivation=moments.first_gradient, cases=10, control=REDRAWN,
-       control_space=dict(T=(2, 5)),
-       outputs=OUTPUTS, V=(2, 3), T=(1, 5))
-def first_gradient_is_a_moment(case, outputs, V, T):
-    """All four tables, against backpropagation summed over all sequences."""
-    chain = TriggerChain(case, outputs, V, T)
-    down = chain.descent(chain.frame)
-    E, E_image, U, WV = chain.frame.E, chain.frame.E @ chain.frame.Phi.T, chain.frame.U, chain.frame.WV
-    return (moments.first_gradient(moments.pair_moments(*chain.laws)),
-            moments.FirstGradient(U @ down.WO @ WV @ E.T, U @ down.WO @ WV @ E_image.T,
-                                  U @ down.WF @ E.T, U @ down.WF @ E_image.T))
-
-
-@claim("I7b", "the second step, of WK2: leading order, remainder one higher", source="BCBJB23",
-       provenance="derived", derivation=moments.second_gradient, kind="limit", cases=6, control=REDRAWN,
-       reason="the remainder is η² (C + O(η)): from η = 0.05 to 0.025 its order is at least 2 − 0.1",
-       outputs=OUTPUTS, V=(2, 3), T=(2, 4))
-def second_gradient_at_leading_order(case, outputs, V, T):
-    """The order of what is left of ∂L/∂WK2, after a gradient step of WO, when theory is taken off."""
-    chain = TriggerChain(case, outputs, V, T)
-    J = moments.pair_moments(*chain.laws)
-    leading = moments.second_gradient(J, *moments.first_gradient(J)[:2])
-    down = chain.descent(chain.frame)
-
-    def remainder(step):
-        return np.subtract(chain.descent_of_WK2(chain.frame._replace(WO=step * down.WO)),
-                           step * np.array(leading))
-    return order_of(remainder, 2)
-
-
-@claim("I7c", "the third step, of WK1: leading order, remainder one higher", source="BCBJB23",
-       provenance="derived", derivation=moments.third_gradient_by_keys, kind="limit", cases=6,
-       control=REDRAWN, reason="as I7b; order 2 or, where the match alone teaches, 4",
-       path=("keys", "values"), outputs=OUTPUTS, V=(2, 3), T=(3, 4))
-def third_gradient_at_leading_order(case, path, outputs, V, T):
-    """The order of what is left of ∂L/∂WK1, after steps of WO and WK2, when theory is taken off."""
-    chain = TriggerChain(case, outputs, V, T)
-    frame, q = chain.frame, chain.q
-    J = moments.pair_moments(*chain.laws)
-    A, B = moments.first_gradient(J)[:2]
-    down = chain.descent(frame)
-    if path == "values":
-        def remainder(step):
-            params = frame._replace(WO=step * down.WO)
-            params = params._replace(WK2=step * chain.descent(params).WK2)
-            return chain.descent_of_WK1(params) - step * moments.third_gradient_by_values(J, B)
-        return order_of(remainder, 2)
-    values, images = frame.E @ frame.WV.T, frame.E @ frame.Phi.T
-    d = moments.second_gradient(J, A, np.zeros((V, V))).WK2_mixed
-    leading = moments.third_gradient_by_keys(J, A, d)
-
-    def remainder_of_match(step):
-        params = frame._replace(WO=step * down.WO @ values.T @ values)
-        learned = chain.descent_of_WK2(params).WK2_mixed
-        params = params._replace(WK2=step * np.outer(frame.E[q], learned @ images))
-        return chain.descent_of_WK1(params) - step ** 3 * leading
-    return order_of(remainder_of_match, 4)
 
 
 def draw_params(case, V, d, L, scale):
@@ -363,7 +317,7 @@ def ledger_adds_up(case, prompt, V, d, T, scale):
             (sum(parts.values()), sum(ledger.scores(params, z).values())))
 
 
-@claim("I11", "three layers find the previous token without positions", source="this project",
+@claim("I11", "three layers without positions: attention and logits", source="this project",
        provenance="derived", derivation=theory.without_positions,
        reason="rounding of scores up to 100, seen through two more softmaxes",
        control="layer 1 looks for another token than the first",
@@ -379,12 +333,32 @@ def previous_token_without_positions(case, law, prompt, V, T, K, b1, beta, gamma
     kappa = V - 1
     triggers = case.rng.permutation(V)[:K]
     z = draw_prompt(case, prompt, bigram, T, triggers) % kappa      # the marker nowhere else
-    z[0] = kappa
+    z[0], bigram = kappa, exactly(case, bigram)
     strengths = (b1, beta, gamma, b3, bo)
-    params = nopos.construct(nopos.orthonormal_frame(V, case.rng), bigram, triggers,
+    params = nopos.construct(nopos.frame_of(case.rotation(5 * V), case.rotation(5 * V)), bigram, triggers,
                              0 if case.control else kappa, *strengths)
     predicted = theory.without_positions(z, np.log(bigram.pi_b), triggers, *strengths)
     return tuple(predicted), tuple(nopos.forward(params, z))
+
+
+@claim("I11b", "sharp without positions, and blind to repetitions", source="this project",
+       provenance="derived", kind="inequality", derivation=theory.sharp_bounds, reason="rounding of weights",
+       control="a quarter of β and γ", control_space=dict(prompt=("uniform",), V=(5, 20), T=(24, 64)),
+       law=LAWS, prompt=PROMPTS, V=(3, 20), T=(2, 64))
+def sharp_without_positions(case, law, prompt, V, T):
+    """A2[t, t−1] of the constructed model, below where the token changed, above where it is repeated."""
+    bigram = draw_bigram(case, law, V)
+    kappa = len(bigram.pi_u) - 1
+    z = draw_prompt(case, prompt, bigram, T, [0]) % kappa
+    z[0] = kappa
+    b1, beta, gamma = theory.sharp_strengths(T)
+    weaker = 4 if case.control else 1
+    params = nopos.construct(nopos.orthonormal_frame(kappa + 1, case.rng), bigram, [0], kappa, b1,
+                             beta / weaker, gamma / weaker, 1.0, 1.0)
+    weight = np.diag(nopos.forward(params, z).attention2, -1)
+    lower, upper = theory.sharp_bounds(T)
+    changed = z[1:] != z[:-1]
+    return np.where(changed, lower, weight), np.where(changed, weight, upper), 1.0
 
 
 @claim("IG", "all nine gradients against the complex step", source="this project",

@@ -2,7 +2,8 @@
 
 A probe reads one weight matrix through the embeddings, row by row. A row holds the scores of all
 candidates for one query, and one candidate is right: the one that `construct` stores. A constant added to
-a row changes no softmax, so margins and strengths are differences within a row.
+a row changes no softmax, so margins and strengths are differences within a row. These are this project's;
+transformer-birth, the code of BCBJB23, has the argmax alone, and counts a tie by its first candidate.
 """
 
 from typing import NamedTuple
@@ -39,7 +40,8 @@ def WK1(params, encoding="relative", train_length=None):
 
     train_length : int in 2..L, the length seen in training, L by default.
     Returns Reading. Raises ValueError on bad parameters, or if WK1 is zero: nothing has been stored.
-    Source: BCBJB23, whose name for these is memory recall probes.
+    Source: BCBJB23, whose name for these is memory recall probes. Departs from source: theirs takes the
+    argmax over all keys but the last, later ones too, where a causal model sees s ≤ t only.
     """
     params = check_memory(params, "WK1")
     check.choice("encoding", encoding, ENCODINGS)
@@ -57,7 +59,8 @@ def WK2(params, triggers):
 
     triggers : int K, for tokens 0 … K−1, or (K,) token ids.
     Returns Reading. Raises ValueError on bad parameters or triggers, or if WK2 is zero.
-    Source: BCBJB23.
+    Source: BCBJB23. Departs from source: with fixed triggers, theirs takes the argmax over triggers alone,
+    where any token may stand in a prompt. With drawn triggers both take it over all tokens.
     """
     params = check_memory(params, "WK2")
     Q = trigger_ids(triggers, len(params.E))
@@ -77,7 +80,8 @@ def WF(params, bigram):
     """The bigram memory: for each v, is the argmax of U[u]·WF E[v] over u that of log pi_b[v, u]?
 
     bigram : Bigram with V tokens and without zeros.
-    Returns Reading. Raises ValueError on bad parameters or bigram, or if WF is zero. Source: BCBJB23.
+    Returns Reading. Raises ValueError on bad parameters or bigram, or if WF is zero. Source: BCBJB23. Departs
+    from source: theirs is the mean of KL(pi_b[v] | softmax_u(U[u]·WF E[v])) over tokens that are no triggers.
     """
     params = check_memory(params, "WF")
     answers = log_bigram(bigram, len(params.E)).argmax(axis=1)

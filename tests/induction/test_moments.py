@@ -5,17 +5,17 @@ import types
 import numpy as np
 import pytest
 
-from refimpl.claims import induction as claims
-from refimpl.claims.induction import TriggerChain
+from refimpl.claims import learning as claims
+from refimpl.claims.learning import TriggerChain
 from refimpl.induction import Bigram, moments
 
 I7, I7b, I7c = (claims.first_gradient_is_a_moment, claims.second_gradient_at_leading_order,
                 claims.third_gradient_at_leading_order)
 
 
-def chain(V, T, seed=0, outputs="random"):
+def chain(V, T, seed=0, outputs="random", encoding="relative"):
     case = types.SimpleNamespace(rng=np.random.default_rng(seed), control=False)
-    return TriggerChain(case, outputs, V, T)
+    return TriggerChain(case, outputs, V, T, encoding)
 
 
 @pytest.fixture
@@ -98,6 +98,38 @@ def test_wk1_learns_at_first_through_the_values_not_through_wk2(path, power):
             params = params._replace(WK2=step * c.descent(params).WK2)
         sizes.append(np.linalg.norm(c.descent_of_WK1(params)))
     assert np.log2(sizes[0] / sizes[1]) == pytest.approx(power, abs=0.1)
+
+
+def test_one_relative_memory_pools_what_absolute_positions_keep_apart():
+    """Through the keys, at every step size: the sum over each diagonal is what the relative memory learns."""
+    found = []
+    for encoding in ("relative", "absolute"):
+        c = chain(3, 4, encoding=encoding)
+        values, images = c.frame.E @ c.frame.WV.T, c.frame.E @ c.frame.Phi.T
+        WK2 = np.outer(c.frame.E[c.q], np.array([0.5, 1.0, -2.0]) @ images)
+        params = c.frame._replace(WO=5 * c.descent(c.frame).WO @ values.T @ values, WK2=WK2)
+        found.append(c.descent_of_WK1(params))
+    relative, absolute = found
+    assert relative.shape == (4,) and absolute.shape == (4, 4) and abs(np.triu(absolute, 1)).max() <= 1e-16
+    np.testing.assert_allclose([np.trace(absolute, -delta) for delta in range(4)], relative,
+                               atol=1e-14 * abs(relative).max())
+    assert abs(absolute[1, 0] - relative[1]) > 0.1 * abs(relative[1])
+
+
+def test_absolute_positions_learn_more_through_the_values_than_tokens_tell():
+    """Control: WO learns the positions too; without that term the order of the remainder is 1."""
+    c = chain(3, 4, encoding="absolute")
+    J = moments.pair_moments(*c.laws)
+    B = moments.first_gradient(J).WO_mixed
+    rest = []
+    for step in (0.01, 0.005):
+        params = c.frame._replace(WO=step * c.descent(c.frame).WO)
+        table = moments.third_gradient_by_values(J, B, "absolute")
+        rest.append(np.linalg.norm(c.descent_of_WK1(params) - step * table))
+    assert np.log2(rest[0] / rest[1]) == pytest.approx(2, abs=0.1)
+    without = np.tril(moments.averaging(4) * (np.einsum("oj,ossij->s", B, J) -
+                      moments.averaging(4) @ np.einsum("oj,ossij->s", B, J)[:, None])) / 4
+    assert np.linalg.norm(table - without) > 0.05 * np.linalg.norm(table)
 
 
 def test_shortest_chains_agree_at_leading_order():

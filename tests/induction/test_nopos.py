@@ -59,8 +59,13 @@ def test_head_is_sharp_where_the_token_changes(T, V, rng):
     changes = 1 + np.flatnonzero(z[1:] != z[:-1])       # t = 1, right after the marker, included
     weight = A2[changes, changes - 1]
     assert weight.min() >= 0.9998
-    # T^−2 + T^−4 + …, and for the token itself T^−8; the scores, of about β, are rounded.
-    assert (1 - weight).max() <= 1.01 / T ** 2 + 1e-15 * theory.sharp_strengths(T)[1]
+    # The scores, of about β, are rounded.
+    assert weight.min() >= theory.sharp_bounds(T)[0] - 1e-15 * theory.sharp_strengths(T)[1]
+
+
+def test_bounds_by_hand():
+    np.testing.assert_allclose(theory.sharp_bounds(2), (1 / (1 + 1 / 3 + 1 / 256), 1 / 5), rtol=1e-15)
+    np.testing.assert_allclose(theory.sharp_strengths(4), np.array([1, 32, 16]) * np.log(4), rtol=1e-15)
 
 
 @pytest.mark.parametrize("T", [64, 128])

@@ -1,4 +1,4 @@
-"""The three first gradient steps as Markov moments (claims I7, I7b, I7c). Imports only `check`.
+"""The first three gradient steps as Markov moments (claims I7, I7b–I7d). Imports only `check`.
 
 One trigger q. Its output o is drawn once per sequence from pi_o (V,), z_0 ~ pi_u, z_{t+1} = o after
 q and z_{t+1} ~ pi_b[z_t] after any other token: given o, a Markov chain with the transition matrix
@@ -42,6 +42,7 @@ def table(name, values):
 LAW = Kind(check.law, ("V",), dict(ndim=1))
 JOINT = Kind(joint, ("V", "T", "T", "V", "V"))
 TABLE = Kind(table, ("V", "V"))
+ENCODING = Kind(check.choice, None, dict(allowed=("relative", "absolute")))
 VECTOR = Kind(check.floats, ("V",), dict(shape=(None,), dtype=np.float64))
 
 
@@ -179,9 +180,9 @@ def second_gradient(J, A, B):
     return SecondGradient(column(np.eye(T)), column(omega))
 
 
-@takes(J=JOINT, B=TABLE)
-def third_gradient_by_values(J, B):
-    """What WK1 learns first, straight through the values (claim I7c; leading order; derived).
+@takes(J=JOINT, B=TABLE, encoding=ENCODING)
+def third_gradient_by_values(J, B, encoding="relative"):
+    """What WK1 learns first, straight through the values (claims I7c and I7d; leading order; derived).
 
     Statement. After full gradient steps of size η, first of WO, then of WK2, for δ = 0 … T−1,
 
@@ -196,17 +197,26 @@ def third_gradient_by_values(J, B):
     (η/T) B[o, j] + O(η²), as in `second_gradient`, with A2 = 1/T + O(η²). The derivative of the uniform
     softmax is −∂ℓ/∂S1_ts = (1/(t+1)) Σ_j (−∂ℓ/∂c_t[j]) (1[z_s = j] − c_t[j]).
 
-    Returns (T,), per unit of η. Raises ValueError on other J, B. Source: BCBJB23 (third step), which
-    has no such term, since there WO holds the memory of E alone; provenance: derived.
+    Absolute positions: x0_s = E[z_s] + pos[s], and the first step of WO also stores E[y_k] w_s on
+    WV Phi pos[s], by the derivation of B with a token that stands at s alone. With P the law of o given
+    z_{T−1} = q, so that E y_o = P(o) − 1/V, and g_s = E B[o, z_s] + w_s Σ_o P(o) (P(o) − 1/V), for s ≤ t,
+
+        ⟨pos[t], −∂L/∂WK1 pos[s]⟩ = η (1/T) 1/(t+1) (g_s − Σ_r ω_tr g_r) + O(η²).
+
+    Returns (T,), or (T, T) if absolute, per unit of η. Raises ValueError on other J, B. Source: BCBJB23
+    (third step), which has no such term, since there WO holds the memory of E alone; provenance: derived.
     """
-    _, T = J.shape[:2]
+    V, T = J.shape[:2]
     gain = np.einsum("oj,ossij->s", B, J)                   # E[B[o, z_s]]
-    return by_distance(np.broadcast_to(gain, (T, T)))
+    if encoding == "absolute":
+        P = J[:, 0, 0].sum(axis=(1, 2))
+        gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V)
+    return by_place(np.broadcast_to(gain, (T, T)), encoding)
 
 
-@takes(J=JOINT, A=TABLE, d=VECTOR)
-def third_gradient_by_keys(J, A, d):
-    """What WK1 learns from the match in layer 2 (claim I7c; leading order; derived).
+@takes(J=JOINT, A=TABLE, d=VECTOR, encoding=ENCODING)
+def third_gradient_by_keys(J, A, d, encoding="relative"):
+    """What WK1 learns from the match in layer 2 (claims I7c and I7d; leading order; derived).
 
     Statement. After WO = η_O Σ_kj A[k, j] U[k] (WV E[j])ᵀ and WK2 = η_K Σ_j d[j] E[q] (Phi E[j])ᵀ,
 
@@ -223,17 +233,21 @@ def third_gradient_by_keys(J, A, d):
     −∂ℓ/∂S2_{T−1,t} = (η_O/T) (A[o, z_t] − mean) at leading order. The softmax of layer 1 centres d as
     it centred B there.
 
-    d (V,). Returns (T,), per unit of η_O η_K. Raises ValueError on other J, A, d. Source: BCBJB23
-    (third step); provenance: derived.
+    Absolute positions: pos[t] and pos[s] meet S1_ts alone, so ⟨pos[t], −∂L/∂WK1 pos[s]⟩ is the one term of
+    F[t − s] that belongs to t. What one relative memory pools is kept apart as t+1 ≤ T memories, each with
+    its own factor 1/(t+1): late positions learn last.
+
+    d (V,). Returns (T,), or (T, T) if absolute, per unit of η_O η_K. Raises ValueError on other J, A, d.
+    Source: BCBJB23 (third step); provenance: derived.
     """
     _, T = J.shape[:2]
     product = np.einsum("oi,j,orsij->rs", A, d, J)          # E[A[o, z_r] d[z_s]]
-    return by_distance(centring(T) @ product)
+    return by_place(centring(T) @ product, encoding)
 
 
-def by_distance(gain):
-    """(1/T) Σ_{t≥δ} (gain_{t,t−δ} − Σ_r ω_tr gain_tr)/(t+1), for gain (T, T) and δ = 0 … T−1."""
+def by_place(gain, encoding):
+    """f_ts = (1/T) (gain_ts − Σ_r ω_tr gain_tr)/(t+1) for s ≤ t; if relative, Σ_t f_{t,t−δ} for every δ."""
     T = len(gain)
     mean = np.einsum("tr,tr->t", averaging(T), gain)
-    return np.array([sum((gain[t, t - delta] - mean[t]) / (t + 1) for t in range(delta, T))
-                     for delta in range(T)]) / T
+    table = averaging(T) * (gain - mean[:, None]) / T
+    return table if encoding == "absolute" else np.array([np.trace(table, -delta) for delta in range(T)])

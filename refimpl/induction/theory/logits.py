@@ -9,16 +9,32 @@ memories of `construct` in it.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 from refimpl import check
-from refimpl.check import Kind, number, numbers, takes, whole, wholes
+from refimpl.check import Kind, number, takes, whole, wholes
 
 # What several formulas take; log pi_b may hold −∞, which stands for the logarithm of 0.
 POSITIONS = dict(encoding=Kind(check.choice, None, dict(allowed=("relative", "absolute"))),
                  train_length=whole(1, optional=True))
 PROMPT = dict(log_pi_b=Kind(check.logarithms, ("V", "V")), tokens=wholes("T", high="V"),
               triggers=wholes("K", high="V"))
+
+
+def softmax(scores):
+    """e^scores / Σ e^scores over the last axis, for any numbers that NumPy can hold."""
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def one_key(b1, others):
+    """e^b1 / (e^b1 + others) and 1 / (e^b1 + others), without forming e^b1, which may not fit."""
+    key, other = np.exp(min(b1, 0)), np.exp(-max(b1, 0))
+    return key / (key + others * other), other / (key + others * other)
+
+
+def lower(rows):
+    """Rows of 1, 2, … T numbers as the lower triangle of (T, T), zero above the diagonal."""
+    return np.array([np.append(row, np.zeros(len(rows) - len(row))) for row in rows])
 
 
 @takes(T=whole(1), b1=number(), **POSITIONS)
@@ -40,16 +56,11 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     Parameters: T ≥ 1; b1 finite; train_length None (T, or longer) or ≥ 1, absolute only.
     Returns A1 (T, T) float64, zero above the diagonal. Raises ValueError. Source: BCBJB23, WS24.
     """
-    L0 = memory_length(T, encoding, train_length)
-    A1 = np.zeros((T, T))
-    A1[0, 0] = 1
-    for t in range(1, T):
-        # log(e^b1 + t) without forming e^b1, which may not fit.
-        log_sum = np.logaddexp(b1, np.log(t)) if t < L0 else np.log(t + 1)
-        A1[t, :t + 1] = np.exp(-log_sum)
-        if t < L0:
-            A1[t, t - 1] = np.exp(b1 - log_sum)
-    return A1
+    L0, rows = memory_length(T, encoding, train_length), []
+    for t in range(T):
+        previous, other = one_key(b1 if 0 < t < L0 else 0 * b1, t)
+        rows.append(np.array([previous if s == t - 1 else other for s in range(t + 1)]))
+    return lower(rows)
 
 
 def memory_length(T, encoding, train_length):
@@ -61,48 +72,42 @@ def memory_length(T, encoding, train_length):
     return T if train_length is None else min(T, train_length)
 
 
-@takes(z=wholes("T"), q=whole(0), b1=number(), **POSITIONS)
-def match(z, q, b1, encoding="relative", train_length=None):
-    """m_s(q), the weight that position s gives to earlier copies of q in layer 1; exact; formalised.
+def match(z, q, b1, L0):
+    """m_s(q) of `in_context_mass`, (T,): the weight that position s gives to copies of q in layer 1."""
+    s, is_q = np.arange(len(z)), (z == q).astype(float)
+    count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]])
+    marked, other = one_key(b1, s)
+    equal = one_key(0 * b1, s)[1]       # 1 / (s + 1), as with strength 0: nothing is stored
+    return np.where((s == 0) | (s >= L0), count * equal, (count - previous) * other + previous * marked)
 
-    With n_q(s) = #{j ≤ s: z_j = q}, m_0(q) = 1[z_0 = q], and for s ≥ 1 where the memory reaches
 
-        m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
-
-    beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). It is Σ_r A1[s, r] 1[z_r = q], by I1, I2.
-    z (T,) integers ≥ 0, q a token, b1 finite; returns (T,) float64. Raises ValueError.
-    """
-    T = len(z)
-    s = np.arange(T)
-    is_q = (z == q).astype(float)
-    count = np.cumsum(is_q)
-    previous = np.concatenate([[0.0], is_q[:-1]])
-    # Both parts divided by e^b1 + s, whose logarithm always fits.
-    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
-    m = (count - previous) * np.exp(-log_sum) + previous * np.exp(b1 - log_sum)
-    uniform = (s == 0) | (s >= memory_length(T, encoding, train_length))
-    return np.where(uniform, count / (s + 1), m)
+def attention(z, triggers, b1, b2, L0):
+    """A2 of `in_context_mass`, (T, T)."""
+    Q = {*triggers.tolist()}
+    scores = {v: (b2 if v in Q else 0 * b2) * match(z, v, b1, L0) for v in {*z.tolist()}}
+    return lower([softmax(scores[v][:t + 1]) for t, v in enumerate(z.tolist())])
 
 
 @takes(z=wholes("T"), triggers=wholes("K"), b1=number(), b2=number(), **POSITIONS)
 def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None):
     """Σ_s A2[t, s] 1[z_s = u]: the weight of token u in layer 2 (first half of I3; exact; formalised).
 
-    Statement. A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q] m_s(z_t)), m_s as in `match`.
+    Statement. With n_q(s) = #{j ≤ s: z_j = q}, let m_0(q) = 1[z_0 = q], and for s ≥ 1 where the
+    previous-token memory reaches
+
+        m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
+
+    beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). Then A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q]
+    m_s(z_t)).
 
     Derivation. x1_s = E[z_s] + Phi Σ_r A1_sr E[z_r], and WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ. In the frame
-    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q] = m_s(q). Hence
+    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q], which is m_s(q) by I1 and I2. Hence
     S2_ts = b2 1[z_t ∈ Q] m_s(z_t).
 
     z (T,) and triggers (K,) integers ≥ 0, K ≥ 1; b1, b2 finite. Returns (attention (T, T),
     mass (T, max token + 1)). Raises ValueError.
     """
-    T, Q = len(z), set(triggers.tolist())
-    memory_length(T, encoding, train_length)
-    A2 = np.zeros((T, T))
-    scores = {q: b2 * match(z, q, b1, encoding, train_length) for q in Q.intersection(z.tolist())}
-    for t in range(T):
-        A2[t, :t + 1] = softmax(scores[z[t]][:t + 1]) if z[t] in Q else 1 / (t + 1)
+    A2 = attention(z, triggers, b1, b2, memory_length(len(z), encoding, train_length))
     return A2, A2 @ np.eye(z.max() + 1)[z]
 
 
@@ -136,111 +141,8 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
 
     Source: WS24 (logits in closed form on designed prompts); this is the project's form of it.
     """
-    mass = in_context_mass(tokens, triggers, b1, b2, encoding, train_length)[1]
-    result = log_pi_b[tokens]
-    result[:, :mass.shape[1]] += bo * mass
-    return result
-
-
-@takes(V=whole(1), tokens=wholes("T", high="V"), b2=Kind(check.real_or_infinite, None, dict(low=0)))
-def hard_mass(tokens, V, b2):
-    """In-context mass of every token for a hard previous-token head (claim I4; exact limit; formalised).
-
-    Statement. Let q = z_t be a trigger at the last position t, b1 → ∞. With
-    C_u = #{1 ≤ s ≤ t: z_{s−1} = q, z_s = u} + 1[z_0 = q] 1[u = q], C = Σ_u C_u and n_u the count of u:
-
-        p_u = (e^b2 C_u + n_u − C_u) / (e^b2 C + (t+1) − C).
-
-    With b2 → ∞ too, p_u = C_u / C if C > 0, else n_u / (t+1).
-
-    Derivation. For b1 → ∞, m_s(q) → 1[z_{s−1} = q] for s ≥ 1, while m_0(q) = 1[z_0 = q]: position 0
-    has itself as its only key, so a trigger there matches itself. That artefact is the last term of
-    C_u. The softmax has C terms e^b2 and t+1−C terms 1. Remainder at finite b1: O(T e^−b1).
-
-    tokens (T,) in 0..V−1, 0 ≤ b2 ≤ numpy.inf; returns (V,) float64. Raises ValueError.
-    Source: WS24 (hard attention).
-    """
-    z, q, T = tokens, tokens[-1], len(tokens)
-    count = np.bincount(z, minlength=V).astype(float)
-    matches = np.bincount(z[1:][z[:-1] == q], minlength=V).astype(float)
-    if z[0] == q:
-        matches[q] += 1
-    C = matches.sum()
-    if C == 0:
-        return count / T
-    # Divided by e^b2, so that b2 = ∞ is met by the same line.
-    rest = np.exp(-b2)
-    return (matches + rest * (count - matches)) / (C + rest * (T - C))
-
-
-class Hijack(NamedTuple):
-    """The boundary between context and global knowledge, read in both directions."""
-
-    context_wins: np.ndarray        # bool: repetitions k at length T are enough
-    critical_length: np.ndarray     # T*: the context wins at every T < T*
-    critical_repetitions: np.ndarray  # k*: the context wins at every k > k*
-
-
-@takes(repetitions=numbers(low=0), length=numbers(low=1), gap=numbers(), b2=numbers(high=700),
-       bo=numbers())
-def hijack(repetitions, length, gap, b2, bo):
-    """When does the context win, and when is it hijacked (claim I5; exact as b1 → ∞; formalised).
-
-    Statement. The prompt has T tokens, ends with the trigger q, does not begin with it, holds k
-    copies of q → u, u nowhere else, and w nowhere. gap = Δ = log(pi_b[q, w] / pi_b[q, u]) > 0. Then
-    the logit of u exceeds that of w iff
-
-        T < T* = k (1 + e^b2 (bo/Δ − 1)),   or, the same boundary,   k > k* = T / (1 + e^b2 (bo/Δ − 1)).
-
-    Reading one: below k* the global knowledge hijacks the context. Reading two: above it the context
-    hijacks the global knowledge. If Δ ≥ bo the global knowledge wins on every prompt (T* ≤ k < T).
-
-    Derivation. By I3 the difference of logits is bo (p_u − p_w) − Δ. Here p_w = 0 and, by I4 with
-    C_u = C = n_u = k, p_u = e^b2 k / (e^b2 k + T − k). So u wins iff bo e^b2 k > Δ (e^b2 k + T − k);
-    divide by Δ and collect T.
-
-    Parameters broadcast: repetitions k ≥ 0, length T ≥ 1, gap Δ > 0 and bo > 0 in nats, b2 ≤ 700.
-    With 1 + e^b2 (bo/Δ − 1) ≤ 0 no number of repetitions is enough: T* = 0 or less, k* = ∞.
-    Raises ValueError on others, or shapes that do not broadcast.
-
-    Source: WS24 (knowledge hijack).
-    """
-    check.broadcast(repetitions=repetitions.shape, length=length.shape, gap=gap.shape, b2=b2.shape,
-                    bo=bo.shape)
-    if not (gap > 0).all() or not (bo > 0).all():
-        raise ValueError("gap and bo: expected positive numbers; with gap <= 0 the context has won")
-    k, T, gap, b2, bo = np.broadcast_arrays(repetitions, length, gap, b2, bo)
-    tokens_per_repetition = 1 + np.exp(b2) * (bo / gap - 1)
-    with np.errstate(divide="ignore"):
-        k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition, np.inf)
-    T_star = k * tokens_per_repetition
-    return Hijack(T < T_star, T_star, k_star)
-
-
-def embedding_slope():
-    """Slope of log gap against log d with random embeddings (claim I6; asymptotic; derived): −1/2.
-
-    Statement. With the rows of E, U and pos drawn from N(0, I/d) and the entries of Phi and WV from
-    N(0, 1/d), all independent, at fixed vocabulary, length and strengths, the root-mean-square gap
-    between the logits of the constructed model and `logits` is C d^(−1/2) (1 + O(1/d)).
-
-    Derivation. The model is a fixed smooth function of the products that its memories meet: E[v]·E[u],
-    E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d. Each is its value in the
-    frame, 0 or 1, plus d^(−1/2) times a variable of order one: for a ≠ b, Σ_i a_i b_i has mean 0 and
-    variance d · 1/d² = 1/d, and |a|² has variance 2/d. Expand around the frame: logits = I3 +
-    d^(−1/2) X + d^(−1) Y + O(d^(−3/2)), X linear in those variables. They are Gaussian in the limit and
-    not all degenerate (U[u]·E[z_t], on the direct path, has variance 1/d), so E X² > 0. E X Y is of odd
-    order in them, hence itself O(d^(−1/2)), and E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the
-    remainder bends the line by O(1/d).
-
-    Where it stops. WF is read through V embeddings at each end and brings terms of order (V/d)^(1/2),
-    times log V; S1 moves by about b1 (V/d)^(1/2), S2 by b2 times as much. Where these are not small the
-    next order counts, and the line is steeper at its left end: hence few tokens and moderate strengths in
-    the check. If entries keep their variance as d grows, so do all products: the gap grows.
-
-    Source: BCBJB23, NLB24 (embeddings that are orthogonal up to d^(−1/2)).
-    """
-    return -0.5
+    A2 = attention(tokens, triggers, b1, b2, memory_length(len(tokens), encoding, train_length))
+    return log_pi_b[tokens] + bo * (A2 @ np.eye(len(log_pi_b))[tokens])
 
 
 class WithoutPositions(NamedTuple):
@@ -272,15 +174,7 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     S2_ts = −γ 1[z_s = z_t] − β c/(c + s): late keys are preferred, its own token is pushed away. Layer 3
     reads at Phi2 E[q] what layer 2 has brought from the E part of x1: m_s(q); the rest is as in `logits`.
 
-    Sharpness. Let c = T, β = 8 T log T, γ = 2β/c (`sharp_strengths`), 1 ≤ t < T and z_{t−1} ≠ z_t. Going
-    one key back from s costs β c/((c + s)(c + s − 1)) ≥ β c/(4T²) = 2 log T, so the keys before t−1 weigh at
-    most T^−2 + T^−4 + … times the key t−1; the key t itself gains β c/((c + t)(c + t − 1)) ≤ β/c and loses
-    γ: it weighs at most e^(−β/c) = T^−8. Hence A2[t, t−1] ≥ 1 − T^−2 (1 + O(T^−2)).
-
-    Blind spot. An immediate repetition z_{t−1} = z_t is pushed away with the token itself. A2[t, ·] then
-    looks at the last s with z_s ≠ z_t if t − s < 2 (c + s)(c + t)/c², which lies between 2 and 8, and
-    else, further into a run, at t itself. So in "q q" the second q is not seen to follow a q, and an
-    output o_q = q is not found in context at once. The formula includes this.
+    `sharp_strengths` and `sharp_bounds` say when the head is sharp, and where it is blind.
 
     Parameters
     ----------
@@ -300,13 +194,10 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
         raise ValueError(f"tokens: expected the marker z_0 = {z[0]} nowhere else, got {tokens!r}")
     T = len(z)
     s = np.arange(T)
-    # log(c + s), without forming c = e^b1, which may not fit.
-    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
-    log_sum[0] = b1
-    clock = np.exp(b1 - log_sum)
-    A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))
+    clock, other = one_key(b1, s)
+    A1 = np.tril(other[:, None] * np.ones(T))
     A1[:, 0] = clock
-    same = z[:, None] == z
+    same = (z[:, None] == z).astype(float)
     A2 = causal_softmax(-gamma * same - beta * clock)
     matches = A2 @ same                 # [s, t]: Σ_r A2[s, r] 1[z_r = z_t]
     A3 = causal_softmax(b3 * np.isin(z, triggers)[:, None] * matches.T)
@@ -315,12 +206,37 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
 
 def causal_softmax(scores):
     """softmax over s ≤ t of each row t of (T, T)."""
-    return np.array([np.append(softmax(row[:t + 1]), np.zeros(len(row) - t - 1))
-                     for t, row in enumerate(scores)])
+    return lower([softmax(row[:t + 1]) for t, row in enumerate(scores)])
 
 
 @takes(T=whole(2))
 def sharp_strengths(T):
-    """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `without_positions`."""
+    """b1, beta, gamma of a sharp previous-token head up to T ≥ 2 tokens: see `sharp_bounds`."""
     beta = 8 * T * np.log(T)
     return np.log(T), beta, 2 * beta / T
+
+
+@takes(T=whole(2))
+def sharp_bounds(T):
+    """How sharp the head of `without_positions` is, and where it is blind (claim I11b; exact; derived).
+
+    Statement. Let c = T, β = 8 T log T, γ = 2β/c (`sharp_strengths`) and 1 ≤ t < T. Then
+
+        A2[t, t−1] ≥ 1 / (1 + 1/(T² − 1) + T^−8)    if z_{t−1} ≠ z_t,
+        A2[t, t−1] ≤ 1 / (1 + T²)                   if z_{t−1} = z_t.
+
+    Derivation. By I11, going one key back from s lowers the score by β c/((c + s)(c + s − 1)), which is at
+    least β c/(4T²) = 2 log T. If z_{t−1} ≠ z_t, the key t−1 is not pushed away, and the keys before it
+    weigh at most T^−2 + T^−4 + … = 1/(T² − 1) times as much. The key t gains at most β/c and loses γ: it
+    weighs at most e^(−β/c) = T^−8. If z_{t−1} = z_t, both are pushed away equally, and the key t weighs at
+    least T² times the key t−1.
+
+    Blind spot. An immediate repetition is pushed away with the token itself. If the last s with z_s ≠ z_t has
+    t − s < 2 (c + s)(c + t)/c², which lies between 2 and 8, A2[t, ·] looks there; further into a run it
+    looks at t itself. So in "q q" the second q is not seen to follow a q, and an output o_q = q is not found
+    in context at once.
+
+    T ≥ 2. Returns (lower, upper). Raises ValueError. Source: an extension of this project.
+    """
+    T = float(T)    # T^8 is no int64
+    return 1 / (1 + 1 / (T ** 2 - 1) + T ** -8), 1 / (1 + T ** 2)
