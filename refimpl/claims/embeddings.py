@@ -134,7 +134,7 @@ def samples_reach_the_constant(case, V, T, bo):
     """Σ_u d · gap[u]² over its limit, at d = 2^20."""
     bigram, z, d = flat_bigram(case, V), case.rng.integers(0, V, T), 2 ** 20
     ratios = []
-    for _ in range(4000 if case.full else 400):
+    for _ in range(4000 if case.full else 300):
         coordinates = draw_coordinates(case.rng, V, T, d // 2 if case.control else d)
         params = construct(narrow(coordinates, V), bigram, [0], 0, 0, bo)
         gap = forward(params, z).logits[-1] - theory.logits(z, np.log(bigram.pi_b), [0], 0, 0, bo)[-1]

@@ -19,7 +19,7 @@ SMALL = {
     "attention": dict(steps=3, d=8),
     "hijack": dict(seeds=1, steps=3, count=2, repetitions=(1, 2), lengths=(8, 16)),
     "length": dict(seeds=1, steps=3, factors=(1, 2), count=2, d=8),
-    "interference": dict(seeds=2, gap_widths=(8, 16, 32), capacity_widths=(8, 12, 16)),
+    "interference": dict(seeds=2, gap_widths=(64, 256), capacity_widths=(8, 12, 16)),
     "ledger": dict(seeds=1, steps=3, count=2, d=8),
     "moments": dict(seeds=1, sizes=(20, 40)),
     "analogies": dict(seeds=1, steps=3, gaps=(1.0, 2.0), count=1),

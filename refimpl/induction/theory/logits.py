@@ -26,6 +26,17 @@ def softmax(scores):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
+def one_key(b1, others):
+    """e^b1 / (e^b1 + others) and 1 / (e^b1 + others), without forming e^b1, which may not fit."""
+    key, other = np.exp(min(b1, 0)), np.exp(-max(b1, 0))
+    return key / (key + others * other), other / (key + others * other)
+
+
+def lower(rows):
+    """Rows of 1, 2, … T numbers as the lower triangle of (T, T), zero above the diagonal."""
+    return np.array([np.append(row, np.zeros(len(rows) - len(row))) for row in rows])
+
+
 @takes(T=whole(1), b1=number(), **POSITIONS)
 def previous_token_attention(T, b1, encoding="relative", train_length=None):
     """Attention of layer 1 (claims I1 and I2; exact; formalised).
@@ -45,16 +56,11 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     Parameters: T ≥ 1; b1 finite; train_length None (T, or longer) or ≥ 1, absolute only.
     Returns A1 (T, T) float64, zero above the diagonal. Raises ValueError. Source: BCBJB23, WS24.
     """
-    L0 = memory_length(T, encoding, train_length)
-    A1 = np.zeros((T, T))
-    A1[0, 0] = 1
-    for t in range(1, T):
-        # log(e^b1 + t) without forming e^b1, which may not fit.
-        log_sum = np.logaddexp(b1, np.log(t)) if t < L0 else np.log(t + 1)
-        A1[t, :t + 1] = np.exp(-log_sum)
-        if t < L0:
-            A1[t, t - 1] = np.exp(b1 - log_sum)
-    return A1
+    L0, rows = memory_length(T, encoding, train_length), []
+    for t in range(T):
+        previous, other = one_key(b1 if 0 < t < L0 else 0 * b1, t)
+        rows.append(np.array([previous if s == t - 1 else other for s in range(t + 1)]))
+    return lower(rows)
 
 
 def memory_length(T, encoding, train_length):
@@ -66,48 +72,42 @@ def memory_length(T, encoding, train_length):
     return T if train_length is None else min(T, train_length)
 
 
-@takes(z=wholes("T"), q=whole(0), b1=number(), **POSITIONS)
-def match(z, q, b1, encoding="relative", train_length=None):
-    """m_s(q), the weight that position s gives to earlier copies of q in layer 1; exact; formalised.
+def match(z, q, b1, L0):
+    """m_s(q) of `in_context_mass`, (T,): the weight that position s gives to copies of q in layer 1."""
+    s, is_q = np.arange(len(z)), (z == q).astype(float)
+    count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]])
+    marked, other = one_key(b1, s)
+    equal = one_key(0 * b1, s)[1]       # 1 / (s + 1), as with strength 0: nothing is stored
+    return np.where((s == 0) | (s >= L0), count * equal, (count - previous) * other + previous * marked)
 
-    With n_q(s) = #{j ≤ s: z_j = q}, m_0(q) = 1[z_0 = q], and for s ≥ 1 where the memory reaches
 
-        m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
-
-    beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). It is Σ_r A1[s, r] 1[z_r = q], by I1, I2.
-    z (T,) integers ≥ 0, q a token, b1 finite; returns (T,) float64. Raises ValueError.
-    """
-    T = len(z)
-    s = np.arange(T)
-    is_q = (z == q).astype(float)
-    count = np.cumsum(is_q)
-    previous = np.concatenate([[0.0], is_q[:-1]])
-    # Both parts divided by e^b1 + s, whose logarithm always fits.
-    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
-    m = (count - previous) * np.exp(-log_sum) + previous * np.exp(b1 - log_sum)
-    uniform = (s == 0) | (s >= memory_length(T, encoding, train_length))
-    return np.where(uniform, count / (s + 1), m)
+def attention(z, triggers, b1, b2, L0):
+    """A2 of `in_context_mass`, (T, T)."""
+    Q = {*triggers.tolist()}
+    scores = {v: (b2 if v in Q else 0 * b2) * match(z, v, b1, L0) for v in {*z.tolist()}}
+    return lower([softmax(scores[v][:t + 1]) for t, v in enumerate(z.tolist())])
 
 
 @takes(z=wholes("T"), triggers=wholes("K"), b1=number(), b2=number(), **POSITIONS)
 def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None):
     """Σ_s A2[t, s] 1[z_s = u]: the weight of token u in layer 2 (first half of I3; exact; formalised).
 
-    Statement. A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q] m_s(z_t)), m_s as in `match`.
+    Statement. With n_q(s) = #{j ≤ s: z_j = q}, let m_0(q) = 1[z_0 = q], and for s ≥ 1 where the
+    previous-token memory reaches
+
+        m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
+
+    beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). Then A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q]
+    m_s(z_t)).
 
     Derivation. x1_s = E[z_s] + Phi Σ_r A1_sr E[z_r], and WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ. In the frame
-    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q] = m_s(q). Hence
+    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q], which is m_s(q) by I1 and I2. Hence
     S2_ts = b2 1[z_t ∈ Q] m_s(z_t).
 
     z (T,) and triggers (K,) integers ≥ 0, K ≥ 1; b1, b2 finite. Returns (attention (T, T),
     mass (T, max token + 1)). Raises ValueError.
     """
-    T, Q = len(z), set(triggers.tolist())
-    memory_length(T, encoding, train_length)
-    A2 = np.zeros((T, T))
-    scores = {q: b2 * match(z, q, b1, encoding, train_length) for q in Q.intersection(z.tolist())}
-    for t in range(T):
-        A2[t, :t + 1] = softmax(scores[z[t]][:t + 1]) if z[t] in Q else 1 / (t + 1)
+    A2 = attention(z, triggers, b1, b2, memory_length(len(z), encoding, train_length))
     return A2, A2 @ np.eye(z.max() + 1)[z]
 
 
@@ -141,10 +141,8 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
 
     Source: WS24 (logits in closed form on designed prompts); this is the project's form of it.
     """
-    mass = in_context_mass(tokens, triggers, b1, b2, encoding, train_length)[1]
-    result = log_pi_b[tokens]
-    result[:, :mass.shape[1]] += bo * mass
-    return result
+    A2 = attention(tokens, triggers, b1, b2, memory_length(len(tokens), encoding, train_length))
+    return log_pi_b[tokens] + bo * (A2 @ np.eye(len(log_pi_b))[tokens])
 
 
 class WithoutPositions(NamedTuple):
@@ -196,13 +194,10 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
         raise ValueError(f"tokens: expected the marker z_0 = {z[0]} nowhere else, got {tokens!r}")
     T = len(z)
     s = np.arange(T)
-    # log(c + s), without forming c = e^b1, which may not fit.
-    log_sum = np.logaddexp(b1, np.log(np.maximum(s, 1)))
-    log_sum[0] = b1
-    clock = np.exp(b1 - log_sum)
-    A1 = np.tril(np.exp(-log_sum)[:, None] * np.ones(T))
+    clock, other = one_key(b1, s)
+    A1 = np.tril(other[:, None] * np.ones(T))
     A1[:, 0] = clock
-    same = z[:, None] == z
+    same = (z[:, None] == z).astype(float)
     A2 = causal_softmax(-gamma * same - beta * clock)
     matches = A2 @ same                 # [s, t]: Σ_r A2[s, r] 1[z_r = z_t]
     A3 = causal_softmax(b3 * np.isin(z, triggers)[:, None] * matches.T)
@@ -211,8 +206,7 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
 
 def causal_softmax(scores):
     """softmax over s ≤ t of each row t of (T, T)."""
-    return np.array([np.append(softmax(row[:t + 1]), np.zeros(len(row) - t - 1))
-                     for t, row in enumerate(scores)])
+    return lower([softmax(row[:t + 1]) for t, row in enumerate(scores)])
 
 
 @takes(T=whole(2))
