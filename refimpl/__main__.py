@@ -16,6 +16,9 @@ except ValueError:          # loaded by a thread, which gets no interrupts
 # OpenBLAS reads this when NumPy is loaded, and processes that are started later inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+if any(word.startswith("--digits") for word in sys.argv[1:]):
+    os.environ["NUMBA_DISABLE_JIT"] = "1"       # kernels take balls as plain Python alone
+
 import argparse             # noqa: E402
 import contextlib           # noqa: E402
 

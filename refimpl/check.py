@@ -88,6 +88,8 @@ def integer(name, value, low, high=LARGEST):
 
 def real(name, value, low=-np.inf, high=np.inf):
     """Return `value` as a finite float that is at least `low` and at most `high`."""
+    if hasattr(value, "rad") and not (value < low or value > high):
+        return value
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise ValueError(f"{name}: expected a real number, got {value!r}")
     # Not by np.isfinite, which takes no integer from 2^64 on.
@@ -110,12 +112,23 @@ def choice(name, value, allowed):
     return value
 
 
+def is_balls(array):
+    """Whether these are numbers of interval arithmetic, which have a radius: they pass as they are.
+
+    Their comparisons are True only when certain, so a bound refuses what certainly breaks it.
+    """
+    return array.dtype == object and array.size > 0 and all(
+        hasattr(x, "rad") or type(x) in (int, float) for x in array.flat) and hasattr(array.flat[0], "rad")
+
+
 def floats(name, values, shape, dtype=None):
     """Return `values` as a contiguous array of finite numbers; None in `shape` leaves a size free.
 
     The dtype is one of float64, float32, complex128, and equal to `dtype` if that is given.
     """
     array = asarray(name, values)
+    if is_balls(array) or array.dtype == dtype == object:   # zeros of a memory of balls may be integers
+        return shaped(name, array, shape)
     if array.dtype not in FLOATS or (dtype is not None and array.dtype != dtype):
         expected = "float64, float32 or complex128" if dtype is None else np.dtype(dtype)
         raise ValueError(f"{name}: expected dtype {expected}, got {array.dtype}")
@@ -132,6 +145,8 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
     `shape` as in `shaped`; None is any.
     """
     array = asarray(name, values)
+    if is_balls(array) and not any(x < low or x > high for x in array.flat):
+        return array if shape is None else shaped(name, array, shape)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if shape is not None:
@@ -154,7 +169,7 @@ def real_dtype(name, dtype):
 
 def finite(arrays):
     """Whether every number in these arrays is finite."""
-    return all(np.isfinite(array).all() for array in arrays)
+    return all(np.asarray(array).dtype == object or np.isfinite(array).all() for array in arrays)
 
 
 def computed(results, params):
@@ -169,6 +184,8 @@ def computed(results, params):
 def logarithms(name, values):
     """Return `values` as float64: finite reals, or −∞ for the logarithm of 0."""
     array = asarray(name, values)
+    if is_balls(array):
+        return array
     reals(name, array[array != -np.inf])
     return array.astype(np.float64)
 
@@ -305,6 +322,7 @@ def weights(*shape):
 
 def above_zero(name, value, high=np.inf):
     """Return `value` as a finite float above 0, at most `high`."""
-    if real(name, value, high=high) <= 0:
+    value = real(name, value, high=high)
+    if value <= 0:
         raise ValueError(f"{name}: expected a number > 0, got {value}")
-    return float(value)
+    return value

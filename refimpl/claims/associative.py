@@ -66,8 +66,9 @@ def orthonormal_recall(case, N, spare):
 
     Derivation. s_jk = Σ_i (u_j·u_i)(v_i·v_k) = Σ_i 1[i = j] 1[i = k].
     """
-    rows = case.rng.normal(size=(2, N + spare, N + spare)) / np.sqrt(N + spare)
-    u, v = (rows if case.control else np.linalg.qr(rows)[0])[:, :N]
+    d = N + spare
+    rows = case.number(case.rng.normal(0, d ** -0.5, (d, d))) if case.control else case.rotation(d)
+    u, v = rows[:N], case.rotation(d)[:N]
     return np.eye(N), read(write(u, v), u, v)
 
 

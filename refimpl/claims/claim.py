@@ -39,6 +39,17 @@ class Case(NamedTuple):
     text: str                   # real text, for claims about text
     full: bool = False          # take the time for the whole range, where a claim measures a trend
     show: Callable = lambda title, words: None      # tell the reader of `explain` about the instance
+    balls: Any = None           # the module balls.py where numbers are to be balls, which enclose them
+
+    def number(self, x):
+        """x, a number, an array or a NamedTuple of arrays: as it is, or as balls that hold it exactly."""
+        return self.balls.number(x) if self.balls else x
+
+    def rotation(self, d):
+        """A random orthogonal matrix (d, d); of balls, a rational one."""
+        if self.balls:
+            return self.balls.rotation(d, self.rng)
+        return np.linalg.qr(self.rng.normal(size=(d, d)))[0]
 
 
 class Claim(NamedTuple):

@@ -51,6 +51,11 @@ def add_commands(commands):
     audit.add_argument("--list", action="store_true", help="list the claims and stop")
     audit.add_argument("--jobs", metavar="N", type=positive, default=1,
                        help="spread the instances over N processes: the same result, sooner (default 1)")
+    audit.add_argument("--digits", metavar="D", type=positive,
+                       help="enclose exact claims to D digits, on balls of python-flint: theorems about "
+                            "5 small instances of each (or --cases), not measurements")
+    audit.add_argument("--enumerate", action="store_true",
+                       help="prove what is rational for all instances up to a size: 2 minutes")
     explain = commands.add_parser(
         "explain", help="one claim: derivation, an instance in numbers, the control failing",
         description="Print a claim's statement, provenance and derivation, one small instance with "
@@ -117,6 +122,11 @@ def run_audit(args):
         return 0
     if args.instance is not None and (len(chosen) != 1 or args.cases is not None):
         raise ValueError("--instance: expected exactly one --claim ID with it, and no --cases")
+    if args.enumerate:
+        from refimpl.claims.enumeration import enumerate_all
+        return enumerate_all(print)
+    if args.digits:
+        return run_digits(args, chosen)
     instance = None if args.instance is None else parse_instance(chosen[0], args.instance)
     if args.json is not None:
         terminal.refuse_unwritable("--json", args.json)
@@ -139,6 +149,17 @@ def run_audit(args):
         content = {"claims": [result.as_json() for result in results]}
         terminal.write_whole(args.json, json.dumps(content, indent=2) + "\n")
     return int(len(passed) < len(results))
+
+
+def run_digits(args, chosen):
+    """`audit --digits`: the claims that are enclosed, or the exact ones of a file."""
+    from refimpl.claims import balls
+    known = [c for c in chosen if (c.id in balls.ENCLOSED if args.file is None else c.kind == "exact")]
+    left = [c.id for c in chosen if c not in known]
+    if not known or args.claim and left:
+        raise ValueError(f"--digits: expected claims among {', '.join(balls.ENCLOSED)}, or exact ones of a "
+                         f"file, got {', '.join(left)}")
+    return balls.run(known, read_text(args.text), args.digits, args.cases or 5, args.seed)
 
 
 @contextmanager

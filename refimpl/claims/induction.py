@@ -12,7 +12,7 @@ import numpy as np
 from refimpl.claims.claim import claim
 from refimpl.gradcheck import complex_step
 from refimpl.induction import ledger, nopos, tables, theory
-from refimpl.induction.memory import construct, orthonormal_frame
+from refimpl.induction.memory import construct, frame_of
 from refimpl.induction.model import Params, forward, init, loss, loss_and_grads
 from refimpl.induction.task import Bigram, sample
 
@@ -24,9 +24,12 @@ HARD = 60.0     # stands for a strength that tends to infinity: e^−60 is far b
 
 def draw_bigram(case, law, V):
     """The bigram of the text's V most frequent characters (or of all, if fewer), or a random one."""
-    if law == "random":
-        return Bigram.random(V, case.rng)
-    return text_bigram(case.text, V)
+    return Bigram.random(V, case.rng) if law == "random" else text_bigram(case.text, V)
+
+
+def exactly(case, bigram):
+    """The bigram whose probabilities are the numbers that the case works with."""
+    return bigram._replace(pi_b=case.number(bigram.pi_b))
 
 
 @lru_cache(maxsize=None)
@@ -55,8 +58,19 @@ def show(case, bigram, z):
 
 def draw_frame(case, V, L, encoding="relative"):
     """The orthonormal frame; for a control, Gaussian embeddings of the same width."""
-    frame = orthonormal_frame(V, L, case.rng, encoding)
-    return init(V, frame.E.shape[1], L, case.rng) if case.control else frame
+    frame = exact_frame(case, V, L, encoding)
+    return case.number(init(V, frame.E.shape[1], L, case.rng)) if case.control else frame
+
+
+def exact_frame(case, V, L, encoding="relative"):
+    """The orthonormal frame; of balls, a rational one."""
+    d = 3 * V + (L if encoding == "relative" else 2 * L)
+    return frame_of(case.rotation(d), case.rotation(d), V, L, encoding)
+
+
+def hard(case):
+    """A strength that stands for an infinite one: e^−60 is far below rounding, e^−400 below any radius."""
+    return case.number(400.0 if case.balls else HARD)
 
 
 @claim("I1", "previous-token head, relative positions, any length", source="BCBJB23, WS24",
@@ -67,6 +81,7 @@ def previous_token_head(case, law, prompt, V, T, b1):
     """A1 of the constructed model against e^b1/(e^b1 + t) and 1/(e^b1 + t)."""
     bigram = draw_bigram(case, law, V)
     z = draw_prompt(case, prompt, bigram, T, [0])
+    bigram = exactly(case, bigram)
     params = construct(draw_frame(case, len(bigram.pi_u), T), bigram, [0], b1, 1, 1)
     return theory.previous_token_attention(T, b1), forward(params, z).attention1
 
@@ -80,8 +95,9 @@ def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
     T = train_length + beyond
     bigram = draw_bigram(case, law, V)
     z = draw_prompt(case, prompt, bigram, T, [0])
+    bigram = exactly(case, bigram)
     encoding = "relative" if case.control else "absolute"
-    frame = orthonormal_frame(len(bigram.pi_u), T, case.rng, encoding)
+    frame = exact_frame(case, len(bigram.pi_u), T, encoding)
     params = construct(frame, bigram, [0], b1, 1, 1, encoding,
                        None if case.control else train_length)
     return (theory.previous_token_attention(T, b1, "absolute", train_length),
@@ -100,6 +116,7 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
     triggers = case.rng.permutation(V)[:K]
     z = draw_prompt(case, prompt, bigram, T, triggers)
     show(case, bigram, z)
+    bigram = exactly(case, bigram)
     L0 = min(train_length, T) if encoding == "absolute" else None
     params = construct(draw_frame(case, V, T, encoding), bigram, triggers, b1, b2, bo, encoding, L0)
     trace = forward(params, z, encoding)
@@ -121,9 +138,10 @@ def hard_limit(case, law, prompt, limit, V, T, b2, bo):
     z = draw_prompt(case, prompt, bigram, T, [q])
     z[-1] = q
     show(case, bigram, z)
-    params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], 1.0 if case.control else HARD,
-                       b2 if limit == "b1" else HARD, bo)
-    mass = theory.hard_mass(z, V, b2 if limit == "b1" else np.inf)
+    bigram = exactly(case, bigram)
+    params = construct(exact_frame(case, V, T), bigram, [q], 1.0 if case.control else hard(case),
+                       b2 if limit == "b1" else hard(case), bo)
+    mass = theory.hard_mass(z, V, b2 if limit == "b1" else hard(case) if case.balls else np.inf)
     return np.log(bigram.pi_b[q]) + bo * mass, forward(params, z).logits[-1]
 
 
@@ -139,7 +157,7 @@ def remainder_of_the_hard_limit(case, law, prompt, V, T, b1, b2):
     q = int(case.rng.integers(V))
     z = draw_prompt(case, prompt, bigram, T, [q])
     z[-1] = q
-    params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], b1, b2, SHARES)
+    params = construct(exact_frame(case, V, T), bigram, [q], b1, b2, SHARES)
     mass = (forward(params, z).logits[-1] - np.log(bigram.pi_b[q])) / SHARES
     distance = [np.abs(theory.hard_mass(z, V, limit) - mass).sum() / 2 for limit in (b2, np.inf)]
     bound = 0.0 if case.control else theory.hard_remainder(T, b1, b2)
@@ -189,6 +207,7 @@ def draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio):
                      + [q])
     z[-1] = q
     show(case, bigram, z)
+    bigram = exactly(case, bigram)
     case.show("q, u, w", ", ".join(str(bigram.chars[v]) for v in (q, u, w)))
     gap = np.log(bigram.pi_b[q, w] / bigram.pi_b[q, u])
     p = theory.hard_mass(z, len(bigram.pi_u), b2)
@@ -218,7 +237,7 @@ def hijack_margin(case, prompt, where, law, V, k, others, fillers, b2, ratio):
     """Both logits after the last q, and their difference, from counts; where it vanishes, in T and k."""
     bigram, z, rivals, gap, bo = draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio)
     V, T, (q, u, w) = len(bigram.pi_u), len(z), rivals
-    params = construct(orthonormal_frame(V, T, case.rng), bigram, [q], HARD, b2, bo)
+    params = construct(exact_frame(case, V, T), bigram, [q], hard(case), b2, bo)
     logits = forward(params, z).logits[-1]
     expected = np.log(bigram.pi_b[q]) + bo * theory.hard_mass(z, V, b2)
     margin, size = logits[u] - logits[w], np.abs(logits).max()
@@ -246,7 +265,7 @@ def winner_outside_the_band(case, b1, prompt, where, law, V, k, others, fillers,
     bigram, z, rivals, gap, bo = draw_duel(case, prompt, where, law, V, k, others, fillers, b2, ratio)
     q, u, w = rivals
     T, C = len(z), k if case.control else k + others
-    params = construct(orthonormal_frame(len(bigram.pi_u), T, case.rng), bigram, [q], b1, b2, bo)
+    params = construct(exact_frame(case, len(bigram.pi_u), T), bigram, [q], b1, b2, bo)
     logits = forward(params, z).logits[-1]
     margin = logits[u] - logits[w]
     band = 2 * bo * theory.hard_remainder(T, b1, b2)
@@ -319,9 +338,9 @@ def previous_token_without_positions(case, law, prompt, V, T, K, b1, beta, gamma
     kappa = V - 1
     triggers = case.rng.permutation(V)[:K]
     z = draw_prompt(case, prompt, bigram, T, triggers) % kappa      # the marker nowhere else
-    z[0] = kappa
+    z[0], bigram = kappa, exactly(case, bigram)
     strengths = (b1, beta, gamma, b3, bo)
-    params = nopos.construct(nopos.orthonormal_frame(V, case.rng), bigram, triggers,
+    params = nopos.construct(nopos.frame_of(case.rotation(5 * V), case.rotation(5 * V)), bigram, triggers,
                              0 if case.control else kappa, *strengths)
     predicted = theory.without_positions(z, np.log(bigram.pi_b), triggers, *strengths)
     return tuple(predicted), tuple(nopos.forward(params, z))

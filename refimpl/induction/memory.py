@@ -27,13 +27,17 @@ def orthonormal_frame(V, L, rng, encoding="relative"):
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     d = 3 * V + (L if encoding == "relative" else 2 * L)
     check.memory("V, L", 8 * 9 * d ** 2)
-    rows = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    rows, WV = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+    return frame_of(rows, WV, V, L, encoding)
+
+
+def frame_of(rows, WV, V, L, encoding):
+    """The frame whose vectors are the rows of an orthogonal matrix, in order."""
     E, E_image, U, pos, pos_image = np.split(rows, [V, 2 * V, 3 * V, 3 * V + L])
     Phi = E_image.T @ E
     if encoding == "absolute":
         Phi = Phi + pos_image.T @ pos
-    WV = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    return Params(E.copy(), U.copy(), pos.copy(), Phi, WV, *(np.zeros((d, d)) for _ in range(4)))
+    return Params(E.copy(), U.copy(), pos.copy(), Phi, WV, *(0 * WV for _ in range(4)))
 
 
 def construct(frame, bigram, triggers, b1, b2, bo, encoding="relative", train_length=None):

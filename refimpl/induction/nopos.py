@@ -56,11 +56,15 @@ def orthonormal_frame(V, rng):
     check.instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     d = 5 * V
     check.memory("V", 8 * 12 * d ** 2)
-    rows = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    rows, WV = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))
+    return frame_of(rows, WV)
+
+
+def frame_of(rows, WV):
+    """The frame whose vectors are the rows of an orthogonal matrix, in order."""
     E, E_1, E_2, E_12, U = np.split(rows, 5)
     Phi1, Phi2 = E_1.T @ E, E_2.T @ E + E_12.T @ E_1
-    WV = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    return Params(E.copy(), U.copy(), Phi1, Phi2, WV, *(np.zeros((d, d)) for _ in range(5)))
+    return Params(E.copy(), U.copy(), Phi1, Phi2, WV, *(0 * WV for _ in range(5)))
 
 
 def construct(frame, bigram, triggers, kappa, b1, beta, gamma, b3, bo):

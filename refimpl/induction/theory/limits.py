@@ -36,10 +36,10 @@ def hard_mass(tokens, V, b2):
     if z[0] == q:
         matches[q] += 1
     C = matches.sum()
-    if C == 0:
-        return count / T
     # Divided by e^b2, so that b2 = ∞ is met by the same line.
     rest = np.exp(-b2)
+    if C == 0 and rest == 0:
+        return count / T
     return (matches + rest * (count - matches)) / (C + rest * (T - C))
 
 

@@ -58,7 +58,7 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     """
     L0, rows = memory_length(T, encoding, train_length), []
     for t in range(T):
-        previous, other = one_key(b1, t) if 0 < t < L0 else (1 / (t + 1), 1 / (t + 1))
+        previous, other = one_key(b1 if 0 < t < L0 else 0 * b1, t)
         rows.append(np.array([previous if s == t - 1 else other for s in range(t + 1)]))
     return lower(rows)
 
@@ -77,14 +77,15 @@ def match(z, q, b1, L0):
     s, is_q = np.arange(len(z)), (z == q).astype(float)
     count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]])
     marked, other = one_key(b1, s)
-    return np.where((s == 0) | (s >= L0), count / (s + 1), (count - previous) * other + previous * marked)
+    equal = one_key(0 * b1, s)[1]       # 1 / (s + 1), as with strength 0: nothing is stored
+    return np.where((s == 0) | (s >= L0), count * equal, (count - previous) * other + previous * marked)
 
 
 def attention(z, triggers, b1, b2, L0):
     """A2 of `in_context_mass`, (T, T)."""
-    scores = {q: b2 * match(z, q, b1, L0) for q in {*triggers.tolist()} & {*z.tolist()}}
-    return lower([softmax(scores[q][:t + 1]) if q in scores else np.full(t + 1, 1 / (t + 1))
-                  for t, q in enumerate(z.tolist())])
+    Q = {*triggers.tolist()}
+    scores = {v: (b2 if v in Q else 0 * b2) * match(z, v, b1, L0) for v in {*z.tolist()}}
+    return lower([softmax(scores[v][:t + 1]) for t, v in enumerate(z.tolist())])
 
 
 @takes(z=wholes("T"), triggers=wholes("K"), b1=number(), b2=number(), **POSITIONS)
