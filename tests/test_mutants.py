@@ -144,11 +144,8 @@ CONSTANT = (
     ("+ 2 * bo ** 2 * (h @ h + h ** 2) + l2 + L[z] ** 2 + 2 * bo * (is_z * (h @ L) + h[z] * own): ",
      ("h @ h",)),
     ("+ 2 * bo ** 2 * (g @ g) + l2 * (c @ c) + 2 * bo * own * (g @ c)): ", ("g @ g", "c @ c", "g @ c")))
-EQUIVALENT_GAPS = {
-    ("copy_gap", "A, alpha, beta = a @ a, (1 + 1 / d) ** 2 + 2 / d ** 2, (2 + 1 / d) / d: a @ a: "
-     "factors exchanged"): SYMMETRIC,
-    **{("gap_constant", f"{line}{product}: factors exchanged"): SYMMETRIC
-       for line, products in CONSTANT for product in products}}
+EQUIVALENT_GAPS = {("gap_constant", f"{line}{product}: factors exchanged"): SYMMETRIC
+                   for line, products in CONSTANT for product in products}
 # An inequality holds for looser bounds too: tests/induction holds these to numbers worked out by hand.
 BOUNDS = ("hard_remainder", "sharp_bounds", "sharp_strengths")
 Y = "y is symmetric: 1[o = k] − 1/V"
@@ -197,8 +194,7 @@ EQUIVALENT_R11 = {
     (associative, lambda name: name == "moments", ("M1", "M2"), {}),
     (induction_logits, lambda name: name not in REFUSALS + BOUNDS, ("I1", "I2", "I3", "I11"), EQUIVALENT_I),
     (limits, lambda name: name not in REFUSALS + BOUNDS, ("I4", "I5"), EQUIVALENT_LIMITS),
-    (embeddings, lambda name: name in ("gap_constant", "copy_gap", "bigram_gap"), ("I12", "I12c"),
-     EQUIVALENT_GAPS),
+    (embeddings, lambda name: name == "gap_constant", ("I12",), EQUIVALENT_GAPS),
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c", "I7d"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
     (recall_dynamics, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_FLOW),
