@@ -124,7 +124,14 @@ K_STAR = "k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition
 WEIGHTS = ("weights = np.exp(scores - scores.max(axis=-1, keepdims=True)): "
            "scores - scores.max(axis=-1, keepdims=True): ")
 SHIFTED = "softmax is the same for shifted scores, as long as nothing overflows"
+ZERO = "0, of another type"
 EQUIVALENT_I = {
+    ("attention", "scores = {v: (b2 if v in Q else 0 * b2) * match(z, v, b1, L0) for v in {*z.tolist()}}: "
+     "0 * b2: right side dropped"): ZERO,
+    ("match", "equal = one_key(0 * b1, s)[1]       # 1 / (s + 1), as with strength 0: nothing is stored: "
+     "0 * b1: right side dropped"): ZERO,
+    ("previous_token_attention", "previous, other = one_key(b1 if 0 < t < L0 else 0 * b1, t): "
+     "0 * b1: right side dropped"): ZERO,
     ("match", "count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]]): 0.0: one more"):
     "position 0 has no previous token: its entry is replaced below",
     ("softmax", WEIGHTS + "operator swapped"): SHIFTED, ("softmax", WEIGHTS + "right side dropped"): SHIFTED,
@@ -149,8 +156,6 @@ EQUIVALENT_GAPS = {("gap_constant", f"{line}{product}: factors exchanged"): SYMM
 # An inequality holds for looser bounds too: tests/induction holds these to numbers worked out by hand.
 BOUNDS = ("hard_remainder", "sharp_bounds", "sharp_strengths")
 Y = "y is symmetric: 1[o = k] − 1/V"
-MARGINAL = "the law of o is the same whatever positions are summed out"
-P_LINE = "P = J[:, 0, 0].sum(axis=(1, 2)): 0: one more"
 EQUIVALENT_I7 = {
     ("first_gradient", "A = y.T @ single.mean(axis=1): y.T: transposition dropped"): Y,
     ("first_gradient", 'B = y.T @ np.einsum("s,osj->oj", averaging(T).mean(axis=0), single): '
@@ -159,7 +164,6 @@ EQUIVALENT_I7 = {
      "y.T @ posterior: factors exchanged"): Y,
     ("first_gradient", "return FirstGradient(A, B, np.outer(y.T @ posterior, is_q), A): "
      "y.T: transposition dropped"): Y,
-    ("third_gradient_by_values", P_LINE): MARGINAL,
     ("third_gradient_by_values", "gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V): P @ P: "
      "factors exchanged"): SYMMETRIC,
 }
