@@ -102,11 +102,11 @@ def attack(monkeypatch, module, wanted, names, equivalent):
             f"{len(survivors)} equivalent")
 
 
-induction_logits, limits, embeddings, induction_dynamics, recall_logits, recall_dynamics, recall_samples = (
+induction_logits, limits, embeddings, induction_dynamics, recall_logits, recall_dynamics, *recall_others = (
     importlib.import_module(f"refimpl.{name}") for name in (
-        "induction.theory.logits", "induction.theory.limits", "induction.theory.embeddings",
-        "induction.theory.dynamics",
-        "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
+        *(f"induction.theory.{name}" for name in ("logits", "limits", "embeddings", "dynamics")),
+        *(f"recall.theory.{name}" for name in ("logits", "dynamics", "samples", "convergence", "noise"))))
+recall_samples, recall_convergence, recall_noise = recall_others
 SYSTEM_R = ("R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R14")
 REFUSALS = ("joint", "table", "takes", "fit")
 SYMMETRIC = "an inner product is symmetric"
@@ -167,15 +167,27 @@ EQUIVALENT_I7 = {
     ("third_gradient_by_values", "gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V): P @ P: "
      "factors exchanged"): SYMMETRIC,
 }
+SHIFT, SHIFTED = "a shift of all logits changes nothing but overflow", "logits - peak(logits): "
+PEAK = "return 0 if logits.dtype == object else logits.max(): "
 VOTES = "return lam * (u @ u + v @ v + 2 * votes): "
 EQUIVALENT_R = {
+    ("softmax", "weights = count * np.exp(logits - peak(logits)): " + SHIFTED + "operator swapped"): SHIFT,
+    ("softmax", "weights = count * np.exp(logits - peak(logits)): " + SHIFTED + "right side dropped"): SHIFT,
+    ("peak", PEAK + "logits.dtype == object: comparison swapped"): SHIFT,
+    ("peak", PEAK + "0: one more"): SHIFT,
     ("infer_logits", VOTES + "u @ u: factors exchanged"): SYMMETRIC,
     ("infer_logits", VOTES + "v @ v: factors exchanged"): SYMMETRIC,
     ("infer_loss", "return np.log1p((R - 1) * np.exp(-2 * lam * (u[:-1] @ v))): "
      "u[:-1] @ v: factors exchanged"): SYMMETRIC,
     ("infer_margin", "m = 2 * lam * (u[:-1] @ v): u[:-1] @ v: factors exchanged"): SYMMETRIC,
 }
+TRAJECTORY = "error, at = 1e-12 * max(1, times[-1] / 1e8), np.log1p(times): "
+EXACT = "the solver's error stays far below what the claim allows"
 EQUIVALENT_FLOW = {
+    ("trajectory", TRAJECTORY + "1e-12 * max(1, times[-1] / 100000000.0): operator swapped"): EXACT,
+    ("trajectory", TRAJECTORY + "1e-12 * max(1, times[-1] / 100000000.0): right side dropped"): EXACT,
+    ("trajectory", TRAJECTORY + "1: one more"): EXACT,
+    ("trajectory", TRAJECTORY + "100000000.0: one more"): EXACT,
     ("recall_flow", "G[-1] = 2 * lam * (e @ u): e @ u: factors exchanged"): SYMMETRIC,
     ("recall_flow", "return -alpha * (G - alpha @ G): alpha @ G: factors exchanged"): SYMMETRIC,
     ("flow", "dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m): 1: one more"):
@@ -187,6 +199,15 @@ EQUIVALENT_FLOW = {
 EQUIVALENT_R11 = {
     ("score_factors", "return np.full(2 * n + 1, 1 + 3 / M): 2 * n + 1: left side dropped"):
     "one factor instead of 2n+1 equal ones: it broadcasts",
+    ("drift_law", "c_s, c_r = score_factors(n, M, k)[[0, -1]]: 0: one more"): "c_1 = c_0",
+}
+
+# A bound that a mutant makes looser still holds: tests/recall/test_samples.py pins these.
+RECALL_BOUNDS = ("pairs", "leading_pair", "leader_bounds", "decided_loss", "leader_loss_bound",
+                 "context_bounds", "noisy_accuracy", "population_bounds", "second_order")
+EQUIVALENT_R20 = {
+    ("noisy_loss", "return chance @ np.log1p((R - 1) * np.exp(-2 * lam * right @ (u[:-1] * v))): "
+     "chance @ np.log1p((R - 1) * np.exp(-2 * lam * right @ (u[:-1] * v))): factors exchanged"): SYMMETRIC,
 }
 
 
@@ -201,8 +222,11 @@ EQUIVALENT_R11 = {
     (embeddings, lambda name: name == "gap_constant", ("I12",), EQUIVALENT_GAPS),
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c", "I7d"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
-    (recall_dynamics, lambda name: name not in REFUSALS, SYSTEM_R, EQUIVALENT_FLOW),
-    (recall_samples, lambda name: True, ("R11",), EQUIVALENT_R11)],
+    (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16b"), EQUIVALENT_FLOW),
+    (recall_samples, lambda name: True, ("R11", "R16", "R16a", "R16b", "R16c"), EQUIVALENT_R11),
+    (recall_convergence, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R13b", "R18b"), {}),
+    (recall_noise, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R19b", "R20", "R20b"),
+     EQUIVALENT_R20)],
     ids=lambda value: getattr(value, "__name__", None))
 def test_every_mutant_is_caught(monkeypatch, record_property, module, wanted, names, equivalent):
     record_property("say", attack(monkeypatch, module, wanted, names, equivalent))
