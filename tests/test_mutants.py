@@ -124,7 +124,14 @@ K_STAR = "k_star = np.where(tokens_per_repetition > 0, T / tokens_per_repetition
 WEIGHTS = ("weights = np.exp(scores - scores.max(axis=-1, keepdims=True)): "
            "scores - scores.max(axis=-1, keepdims=True): ")
 SHIFTED = "softmax is the same for shifted scores, as long as nothing overflows"
+ZERO = "0, of another type"
 EQUIVALENT_I = {
+    ("attention", "scores = {v: (b2 if v in Q else 0 * b2) * match(z, v, b1, L0) for v in {*z.tolist()}}: "
+     "0 * b2: right side dropped"): ZERO,
+    ("match", "equal = one_key(0 * b1, s)[1]       # 1 / (s + 1), as with strength 0: nothing is stored: "
+     "0 * b1: right side dropped"): ZERO,
+    ("previous_token_attention", "previous, other = one_key(b1 if 0 < t < L0 else 0 * b1, t): "
+     "0 * b1: right side dropped"): ZERO,
     ("match", "count, previous = np.cumsum(is_q), np.concatenate([[0.0], is_q[:-1]]): 0.0: one more"):
     "position 0 has no previous token: its entry is replaced below",
     ("softmax", WEIGHTS + "operator swapped"): SHIFTED, ("softmax", WEIGHTS + "right side dropped"): SHIFTED,
@@ -144,16 +151,11 @@ CONSTANT = (
     ("+ 2 * bo ** 2 * (h @ h + h ** 2) + l2 + L[z] ** 2 + 2 * bo * (is_z * (h @ L) + h[z] * own): ",
      ("h @ h",)),
     ("+ 2 * bo ** 2 * (g @ g) + l2 * (c @ c) + 2 * bo * own * (g @ c)): ", ("g @ g", "c @ c", "g @ c")))
-EQUIVALENT_GAPS = {
-    ("copy_gap", "A, alpha, beta = a @ a, (1 + 1 / d) ** 2 + 2 / d ** 2, (2 + 1 / d) / d: a @ a: "
-     "factors exchanged"): SYMMETRIC,
-    **{("gap_constant", f"{line}{product}: factors exchanged"): SYMMETRIC
-       for line, products in CONSTANT for product in products}}
+EQUIVALENT_GAPS = {("gap_constant", f"{line}{product}: factors exchanged"): SYMMETRIC
+                   for line, products in CONSTANT for product in products}
 # An inequality holds for looser bounds too: tests/induction holds these to numbers worked out by hand.
 BOUNDS = ("hard_remainder", "sharp_bounds", "sharp_strengths")
 Y = "y is symmetric: 1[o = k] − 1/V"
-MARGINAL = "the law of o is the same whatever positions are summed out"
-P_LINE = "P = J[:, 0, 0].sum(axis=(1, 2)): 0: one more"
 EQUIVALENT_I7 = {
     ("first_gradient", "A = y.T @ single.mean(axis=1): y.T: transposition dropped"): Y,
     ("first_gradient", 'B = y.T @ np.einsum("s,osj->oj", averaging(T).mean(axis=0), single): '
@@ -162,7 +164,6 @@ EQUIVALENT_I7 = {
      "y.T @ posterior: factors exchanged"): Y,
     ("first_gradient", "return FirstGradient(A, B, np.outer(y.T @ posterior, is_q), A): "
      "y.T: transposition dropped"): Y,
-    ("third_gradient_by_values", P_LINE): MARGINAL,
     ("third_gradient_by_values", "gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V): P @ P: "
      "factors exchanged"): SYMMETRIC,
 }
@@ -218,8 +219,7 @@ EQUIVALENT_R20 = {
     (associative, lambda name: name == "moments", ("M1", "M2"), {}),
     (induction_logits, lambda name: name not in REFUSALS + BOUNDS, ("I1", "I2", "I3", "I11"), EQUIVALENT_I),
     (limits, lambda name: name not in REFUSALS + BOUNDS, ("I4", "I5"), EQUIVALENT_LIMITS),
-    (embeddings, lambda name: name in ("gap_constant", "copy_gap", "bigram_gap"), ("I12", "I12c"),
-     EQUIVALENT_GAPS),
+    (embeddings, lambda name: name == "gap_constant", ("I12",), EQUIVALENT_GAPS),
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c", "I7d"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
     (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16b"), EQUIVALENT_FLOW),
