@@ -196,10 +196,10 @@ recall_samples, recall_convergence, recall_noise = recall_others
 INNER = {
     associative: "leading_axes",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm",
-    task: "trigger_ids cumulative", memory: "log_bigram", model: "forward_pass backward_pass",
-    fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
+    task: "trigger_ids cumulative", memory: "log_bigram frame_of", model: "forward_pass backward_pass",
+    fast: "scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
-    ledger: "", nopos: "", moments: "joint table averaging centring by_place",
+    ledger: "", nopos: "frame_of", moments: "joint table averaging centring by_place",
     theory_logits: "softmax one_key lower match attention memory_length causal_softmax", limits: "",
     embeddings: "", probes: "read",
     recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",

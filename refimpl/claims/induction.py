@@ -106,7 +106,7 @@ def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
 
 @claim("I3", "logits in closed form on any prompt", source="WS24", provenance="formalised",
        derivation=theory.logits, control="embeddings Gaussian, not orthonormal",
-       parts=("attention of layer 2", "logits"),
+       parts=("attention of layer 2", "its weight on each token", "logits"),
        law=LAWS, prompt=PROMPTS, encoding=("relative", "absolute"), V=(2, 65), T=(1, 64),
        train_length=(1, 64), K=(1, 5), b1=(0.0, 20.0), b2=(0.0, 100.0), bo=(0.0, 1000.0))
 def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1, b2, bo):

@@ -101,13 +101,16 @@ def collisions_add(case, n, R, spare, lam, spread):
 
 
 @claim("R20c", "collisions move the flow by at most 4 or 8 lam (1 − P)", kind="inequality", cases=8,
-       derivation=theory.population_bounds,
-       control="answers shown are those of the next relation, in a large table",
+       derivation=theory.population_bounds, control="all answers shown are those of the next relation",
        reason="rounding, relative to lam", n=(1, 2), R=(2, 4), spare=(0, 6), lam=(1.0, 20.0),
-       control_space=dict(n=(1, 1), R=(3, 4), lam=(1.0, 4.0)), **OURS)
-def collisions_move_the_flow(case, n, R, spare, lam):
-    """Sums of |F − flow| over the positions, along 8 steps of SGD on all prompts from a random start."""
-    facts = Facts.latin((n + 1) * R + spare + 300 * case.control, R, case.rng)
+       table=("small", "large"), control_space=dict(table=("large",), R=(3, 4), lam=(1.0, 4.0)), **OURS)
+def collisions_move_the_flow(case, n, R, spare, lam, table):
+    """Sums of |F − flow| over the positions, along 8 steps of SGD on all prompts from a random start.
+
+    In a large table, one pair, collisions are rare and the bound is small: there the control shows.
+    """
+    n, spare = (1, spare + 300) if table == "large" else (n, spare)
+    facts = Facts.latin((n + 1) * R + spare, R, case.rng)
     prompts = all_prompts(facts, n)
     if case.control:
         prompts.answers[:, :-1] = facts.answer(prompts.subjects[:, :-1], (prompts.relation[:, None] + 1) % R)
