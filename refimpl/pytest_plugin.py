@@ -21,8 +21,8 @@ def pytest_generate_tests(metafunc):
     if "refimpl_case" in metafunc.fixturenames:
         from refimpl.vectors import cases, files    # not above: every run of pytest loads this file
         folder = metafunc.config.getoption("--refimpl-vectors")
-        params = files.case_folders(folder) if folder else list(cases.all_cases())
-        ids = ["/".join(p.parts[-2:]) if folder else f"{p.model}/{p.name}" for p in params]
+        params = list(files.read_sums(folder) if folder else cases.all_cases())
+        ids = [p if folder else f"{p.model}/{p.name}" for p in params]
         metafunc.parametrize("refimpl_case", params, ids=ids, indirect=True)
 
 
@@ -30,6 +30,6 @@ def pytest_generate_tests(metafunc):
 def refimpl_case(request):
     """One case of refimpl's test vectors: .name, .case (given to a port), .arrays (what it must give)."""
     from refimpl.vectors import cases, files
-    if request.config.getoption("--refimpl-vectors"):
-        return files.read_case(request.param)
+    if folder := request.config.getoption("--refimpl-vectors"):
+        return files.read_case(folder, request.param, files.read_sums(folder))
     return files.Vector({**request.param._asdict(), "case": request.param.name}, cases.arrays(request.param))

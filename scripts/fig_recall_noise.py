@@ -1,10 +1,11 @@
 """What fine-tuning makes of prompts that break the assumptions of R4 to R9.
 
 Position-only fine-tuning from nearly uniform attention, constructed memory; new prompts of the same kind
-as in training. Wrong answers: each answer shown is replaced by a random one with probability p; the line
-is how often that of one pair is right, which is all that the attention of R9 looks at. Collisions: N
-answers against rows of R = 8. Pairs: n = 1 has no competitor. Tables that are not Latin (dense model):
-some subjects share another's row.
+as in training. Wrong answers: each answer shown is replaced by a random one with probability p. The line is
+R19, 1 − p_e^n: some pair is right. The dashed line is 1 − p_e: one pair is, which is all that the attention
+of R9 looks at. At N = LARGE, inside the assumption of R19, the mean over the seeds is on the line; at N = 64
+other pairs vote by accident, and it is below. Collisions: N answers against rows of R = 8. Pairs: n = 1 has
+no competitor. Tables that are not Latin (dense model): some subjects share another's row.
 Run time: a minute and a half on two cores.
 """
 
@@ -14,10 +15,11 @@ from itertools import repeat
 import numpy as np
 
 from refimpl import sgd
-from refimpl.recall import Facts, batched, construct, implicit, sample
+from refimpl.recall import Facts, batched, construct, implicit, sample, theory
 
 LAM, LR, MOMENTUM, START, PROMPTS, TEST, STEPS = 10.0, 0.3, 0.9, 0.1, 128, 1000, 600
 SEEDS, N, R, N_PAIRS = tuple(range(5)), 64, 8, 4
+LARGE, LARGE_TEST = 2 ** 16, 20_000
 WRONG = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 SIZES = (8, 12, 16, 24, 32, 48, 64)
 PAIRS = (1, 2, 3, 4, 5, 6, 7)
@@ -37,11 +39,11 @@ def summary(infer, recall, correct):
     return [*correct, (infer[0:-1:2] + infer[1::2]).max(), recall[-2:].sum()]
 
 
-def finetune(N, R, n, wrong, seed, steps):
+def finetune(N, R, n, wrong, seed, steps, tested=TEST):
     """Train and test on prompts that are spoilt alike."""
     rng = np.random.default_rng(seed)
     facts = Facts.latin(N, R, rng)
-    prompts, test = (spoil(sample(facts, n, count, rng), wrong, rng) for count in (PROMPTS, TEST))
+    prompts, test = (spoil(sample(facts, n, count, rng), wrong, rng) for count in (PROMPTS, tested))
     start = implicit.Steps(rng.normal(0, START, 2 * n + 1), rng.normal(0, START, 2 * n + 2))
     for last in sgd.train(start, repeat((facts, prompts, LAM), steps), implicit.loss_and_grads, LR, MOMENTUM):
         pass
@@ -84,13 +86,16 @@ def finetune_shared(shared, seed, steps):
 
 
 def compute(seeds=SEEDS, steps=STEPS, small_steps=SMALL_STEPS, wrong=WRONG, sizes=SIZES, pairs=PAIRS,
-            shared=SHARED):
+            shared=SHARED, large_test=LARGE_TEST):
     sweeps = dict(wrong=[(N, R, N_PAIRS, p) for p in wrong],
                   sizes=[(size, R, N_PAIRS, 0.0) for size in sizes],
                   pairs=[(N, R, n, 0.0) for n in pairs])
     data = {name: np.reshape(drawing.each(finetune, [(*setting, seed, steps) for setting in settings
                                                      for seed in seeds]), (len(settings), len(seeds), 4))
             for name, settings in sweeps.items()}
+    large = drawing.each(finetune, [(LARGE, R, N_PAIRS, p, seed, steps, large_test) for p in wrong
+                                    for seed in seeds])
+    data["large"] = np.reshape(large, (len(wrong), len(seeds), 4))[:, :, 0]
     cases = [(share, seed, small_steps) for share in shared for seed in seeds]
     data["shared"] = np.reshape(drawing.each(finetune_shared, cases), (len(shared), len(seeds), 4))
     return dict(data, wrong_x=np.array(wrong), sizes_x=np.array(sizes), pairs_x=np.array(pairs),
@@ -99,7 +104,7 @@ def compute(seeds=SEEDS, steps=STEPS, small_steps=SMALL_STEPS, wrong=WRONG, size
 
 def plot(data):
     figure, axes = drawing.plt.subplots(1, 4, figsize=(16, 4.2), sharey=True)
-    panels = (("wrong", "Wrong answers in the prompt, n = 4", "probability p of a wrong answer"),
+    panels = (("wrong", "Wrong answers, n = 4, N = 64", "probability p of a wrong answer"),
               ("sizes", "Collisions, n = 4", "answers N, rows of R = 8"),
               ("pairs", "Number of pairs", "pairs n, N = 64, R = 8"),
               ("shared", "Not Latin, n = 2, N = 20, R = 4", "share of subjects with another's row"))
@@ -114,8 +119,12 @@ def plot(data):
             axis.errorbar(x, mean, spread, fmt=marker + "-", lw=0.8, color=colour, label=what)
         axis.set(title=title, xlabel=label, ylim=(0, 1.05))
     p = np.linspace(0, data["wrong_x"].max(), 50)
-    # A floor: a wrong answer of no relation to the subjects casts no vote, and the other pairs decide.
-    axes[0].plot(p, 1 - p + p / N, color=drawing.BLACK, label="answer of the winning pair is right")
+    axes[0].plot(p, [theory.noisy_accuracy(each, N_PAIRS, LARGE, R)[0] for each in p], color=drawing.BLACK,
+                 label="law $1 - p_e^n$ (R19)")
+    axes[0].plot(p, 1 - p, "--", lw=1, color=drawing.BLACK, label="$1 - p_e$: the winning pair alone")
+    mean, x = data["large"].mean(axis=1), data["wrong_x"]
+    spread = np.abs([data["large"].min(axis=1) - mean, data["large"].max(axis=1) - mean])
+    axes[0].errorbar(x, mean, spread, fmt="D", ms=5, color=drawing.RED, label="infer: accuracy, N = 65,536")
     axes[0].legend(fontsize=8.5, loc="lower left")
     axes[0].set_ylabel("share, mean and range of the seeds")
     axes[1].axvline((N_PAIRS + 1) * R, ls=":", color=drawing.BLACK)

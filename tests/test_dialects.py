@@ -351,7 +351,7 @@ def test_the_fixture_runs_a_ports_test_for_each_case(tmp_path, options):
     done = subprocess.run([sys.executable, "-m", "pytest", "-p", "refimpl.pytest_plugin", "-c", "/dev/null",
                            "-p", "no:cacheprovider", *options, "-k", "one", "-rA", str(path)], text=True,
                           stdout=subprocess.PIPE)
-    names = {name for model, name, *_ in vectors.cases.CASES if "one" in name}
+    names = {case.name for case in vectors.cases.all_cases() if "one" in case.name}
     passed, failed = (set(re.findall(rf"{outcome}\[(?:induction|recall)/([\w-]*)\]", done.stdout))
                       for outcome in ("PASSED .*is_right", "FAILED .*is_not"))
     assert passed == failed == names and len(names) > 2, done.stdout

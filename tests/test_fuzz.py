@@ -43,6 +43,7 @@ FACTS = recall.Facts.latin(12, 3, rng())
 PROMPTS = recall.sample(FACTS, 2, 4, rng())
 RPARAMS = recall.Params(*(w + rng().normal(0, 0.1, w.shape) for w in recall.construct(FACTS, 2, 4.0)))
 RTOKENS, TARGETS, SLOT = PROMPTS.infer()
+W3 = np.stack([np.arange(5.0), np.ones(5), -np.arange(5.0)])
 U3, V2 = np.array([0.3, 0.2, 0.1]), np.array([0.25, 0.15])
 U_RECALL = np.array([0.3, 0.2, 0.3])
 RELATION = FACTS.relation(np.arange(3)[:, None], np.arange(2))
@@ -99,8 +100,6 @@ CALLS = {
     theory.embedding_slope: dict(),
     theory.gap_constant: dict(log_pi_b=LOG_PI_B, z=1, c=np.arange(4.0), h=np.ones(4) / 4, g=np.ones(4),
                               bo=2.0),
-    theory.copy_gap: dict(a=np.arange(3.0), d=4, bo=2.0),
-    theory.bigram_gap: dict(log_pi_b=LOG_PI_B, z=1, d=3),
     moments.first_gradient: dict(J=J),
     moments.second_gradient: dict(J=J, A=A, B=B_TABLE),
     moments.third_gradient_by_values: dict(J=J, B=B_TABLE, encoding="absolute"),
@@ -152,9 +151,27 @@ CALLS = {
     recall.theory.infer_end_loss: dict(R=3, lam=4.0),
     recall.theory.recall_end_point: dict(N=12, R=3, lam=4.0),
     recall.theory.gradient_support: dict(tokens=RTOKENS, V=27, L=6),
-    recall.theory.trajectory: [dict(w0=np.arange(5.0), times=np.array([0.5, 1.0]), R=3, lam=4.0, N=None),
+    recall.theory.trajectory: [dict(w0=np.arange(5.0), times=np.array([0.5, 1.0]), R=3, lam=4.0, N=None,
+                                    factors=np.arange(5.0)),
                                dict(w0=np.arange(6.0), times=np.array([0.0, 1.0]), R=3, lam=4.0, N=12)],
     recall.theory.score_factors: dict(n=2, M=6, k=3),
+    recall.theory.training_law: dict(n=2, times=np.array([1.0, 9.0]), R=3, lam=4.0),
+    recall.theory.transfer_law: dict(w0=np.arange(5.0), pair=1, times=np.array([1.0, 9.0]), M=2, R=3,
+                                     lam=4.0),
+    recall.theory.drift_law: dict(n=2, M=6, k=3, N=12, R=3, lam=4.0),
+    recall.theory.leading_pair: dict(w=W3),
+    recall.theory.leader_bounds: dict(w=W3, i=np.array([0, 1, 0]), R=3, lam=4.0),
+    recall.theory.decided_loss: dict(R=3, lam=4.0),
+    recall.theory.leader_loss_bound: dict(w0=np.array([2.0, 2.0, 1.0, 0.0, 0.5]), times=np.array([0.0, 9.0]),
+                                          R=3, lam=4.0),
+    recall.theory.context_bounds: dict(w=np.arange(6.0), N=12, R=3, lam=4.0),
+    recall.theory.trap_law: dict(n=2, N=12, R=3, lam=4.0),
+    recall.theory.way_back: dict(start=0.01, end=0.1, N=12, R=3, lam=4.0, bias=0.2),
+    recall.theory.noisy_accuracy: dict(p=0.3, n=2, N=12, R=3),
+    recall.theory.noisy_loss: dict(u=U3, v=V2, p=0.3, R=3, lam=4.0),
+    recall.theory.collision_free_probability: dict(n=2, N=12, R=3),
+    recall.theory.population_bounds: dict(n=2, N=12, R=3, lam=4.0),
+    recall.theory.collision_loss: dict(u=U3, v=V2, N=12, R=3, lam=4.0),
     recall.theory.relu_recall_logits: dict(u=U3, alpha_r=0.2, answer_of=ANSWERS, r=1, N=12, lam=4.0,
                                            bias=0.1),
     recall.theory.relu_recall_loss: dict(x=np.array([0.3, 0.6]), N=12, R=3, lam=4.0, bias=0.2),
@@ -167,17 +184,18 @@ CALLS = {
     gradcheck.relative_error: dict(a=PAIRS[0], b=PAIRS[1]),
 }
 
-theory_logits, limits, embeddings, recall_logits, recall_dynamics, recall_samples = (
+theory_logits, limits, embeddings, recall_logits, recall_dynamics, *recall_others = (
     importlib.import_module(f"refimpl.{name}") for name in (
-        "induction.theory.logits", "induction.theory.limits", "induction.theory.embeddings",
-        "recall.theory.logits", "recall.theory.dynamics", "recall.theory.samples"))
+        *(f"induction.theory.{name}" for name in ("logits", "limits", "embeddings")),
+        *(f"recall.theory.{name}" for name in ("logits", "dynamics", "samples", "convergence", "noise"))))
+recall_samples, recall_convergence, recall_noise = recall_others
 # Functions that others call on arguments that have been checked; and `sgd.train`, whose batches only the
 # caller's own loss can judge.
 INNER = {
     associative: "leading_axes",
     gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm",
     task: "trigger_ids cumulative", memory: "log_bigram frame_of", model: "forward_pass backward_pass",
-    fast: "reverse scores_forward scores_backward logits_forward logits_backward tables_forward "
+    fast: "scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",
     ledger: "", nopos: "frame_of", moments: "joint table averaging centring by_place",
     theory_logits: "softmax one_key lower match attention memory_length causal_softmax", limits: "",
@@ -185,7 +203,8 @@ INNER = {
     recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass backward_pass",
     implicit: "entries run scores",
-    recall_logits: "answer_classes infer_margin", recall_dynamics: "", recall_samples: ""}
+    recall_logits: "answer_classes infer_margin losing peak softmax", recall_dynamics: "",
+    recall_samples: "", recall_convergence: "pairs", recall_noise: "second_order"}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a
 # solver that gives up.

@@ -28,7 +28,7 @@ FLOORS = {
     "recall/memory.py": ("check", "recall/model", "recall/task"),
     "induction/probes.py": ("check", "induction/model", "induction/task", "induction/memory"),
     "induction/nopos.py": ("check", "ops", "induction/task", "induction/memory"),
-    "induction/tables/": ("check", "induction/model", "induction/tables/"),
+    "induction/tables/": ("check", "ops", "induction/model", "induction/tables/"),
     "recall/implicit.py": ("check", "recall/task"),
     "recall/batched.py": ("check", "ops", "recall/model", "recall/task"),
     "induction/__init__.py": ("induction/",), "recall/__init__.py": ("recall/",),

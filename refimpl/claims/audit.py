@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl import check
-from refimpl.claims import associative, embeddings, finetuning, induction, learning, recall
+from refimpl.claims import (
+    associative, convergence, embeddings, finetuning, induction, learning, noise, recall, samples)
 from refimpl.claims.claim import Claim, collect, covers, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
 
@@ -165,5 +166,5 @@ def draw_all(space, key, seed, count):
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    modules = (associative, induction, embeddings, learning, recall, finetuning)
+    modules = (associative, induction, embeddings, learning, recall, finetuning, samples, convergence, noise)
     return [claim for module in modules for claim in collect(module)]

@@ -7,8 +7,7 @@ from scipy.special import expit, softmax
 from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.recall import (
-    COLLIDING, NOT_LATIN, SPREAD, TABLES, attend, draw_disjoint, draw_facts, neighbours, share_row,
-    with_size)
+    COLLIDING, NOT_LATIN, SPREAD, TABLES, attend, draw_disjoint, draw_facts, neighbours, share_row)
 from refimpl.recall import theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import (
@@ -52,9 +51,8 @@ def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
         facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     dw = rate(params, prompts.infer())
-    size = np.abs(dw).max()
-    return (with_size(theory.gap_rates(alpha[0::2], alpha[1::2], facts.R, lam), size),
-            with_size(dw[0:-1:2] - dw[1::2], size))
+    return (theory.gap_rates(alpha[0::2], alpha[1::2], facts.R, lam), dw[0:-1:2] - dw[1::2],
+            np.abs(dw).max())
 
 
 @claim("R7", "the query is let go: its logit falls", derivation=theory.query_rate, control=COLLIDING,
@@ -67,9 +65,7 @@ def query_is_let_go(case, table, attention, n, R, spare, lam):
         prompts = neighbours(facts, prompts)
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     dw = rate(params, prompts.infer())
-    size = np.abs(dw).max()
-    return (with_size(theory.query_rate(alpha[0::2], alpha[1::2], facts.R, lam), size),
-            with_size(dw[-1], size))
+    return theory.query_rate(alpha[0::2], alpha[1::2], facts.R, lam), dw[-1], np.abs(dw).max()
 
 
 @claim("R8", "growth rates where all pairs are equal", source="this project", provenance="derived",
@@ -97,34 +93,50 @@ def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query)
     return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(len(w))]))
 
 
+def nearby(memory, alpha, step):
+    """Losses of the model with a share of this attention, on a grid, moved to each token in turn."""
+    attention = [(1 - share) * alpha + share * token for token in np.eye(len(alpha))
+                 for share in (0.01, 0.1, 0.5)]
+    return np.array([loss(with_position_logits(memory, np.log(np.maximum(each, 1e-300))), *step)
+                     for each in attention])
+
+
 @claim("R9", "end points: one pair at ½ + ½, then the query at x*",
        derivation=theory.recall_end_point, control=NOT_LATIN,
        reason="rounding, relative to lam, the size of the logits", **FLOWS)
 def end_points(case, table, n, R, spare, lam):
-    """Losses of the model at both end points, at any other attention, and its own x*."""
+    """Losses of the model at both end points, and its own x*.
+
+    They are minima: the model's derivative by x has the sign of x − x* on a grid, and a share of the
+    attention that goes to any token instead costs loss, on a grid of shares.
+    """
     facts, prompts = draw_disjoint(case, table, n, R, spare)
     if case.control:
         facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
     memory, infer, recall = construct(facts, n, lam), prompts.infer(), prompts.recall()
 
-    def only(first, second, length, z=0.0):
-        """Params with attention expit(z) on one position, the rest on another."""
-        w = np.full(length, -800.0)
-        w[first], w[second] = z, 0
-        return with_position_logits(memory, w)
+    def slope(z):
+        """Rate of w_{s_n} with attention expit(z) on s_n and the rest on r."""
+        w = np.full(2 * n + 2, -800.0)
+        w[-2], w[-1] = z, 0
+        return rate(with_position_logits(memory, w), recall)[-2]
 
-    pair = 2 * case.rng.integers(n)
-    x = theory.recall_end_point(facts.N, facts.R, lam)
+    pair, x = 2 * case.rng.integers(n), theory.recall_end_point(facts.N, facts.R, lam)
     # x* < 1 − 1/N: the bracket.
-    z = brentq(lambda z: rate(only(2 * n, -1, 2 * n + 2, z), recall)[2 * n],
-               -1, np.log(2 * facts.N), xtol=1e-15)
-    infer_end = theory.infer_end_loss(facts.R, lam)
-    recall_end = theory.recall_loss(np.append(np.zeros(n), x), 1 - x, facts.N, facts.R, lam)
-    elsewhere = [loss(attend(case, memory, step[0].shape[1], "random")[0], *step)
-                 for step in (infer, recall)]
-    ends = [loss(only(pair, pair + 1, 2 * n + 1), *infer), loss(only(2 * n, -1, 2 * n + 2, z), *recall)]
-    return ((with_size([infer_end, recall_end], lam), x, True),
-            (with_size(ends, lam), expit(z), elsewhere[0] > infer_end and elsewhere[1] > recall_end))
+    z = brentq(slope, -1, np.log(2 * facts.N), xtol=1e-15)
+    ends = np.array([theory.infer_end_loss(facts.R, lam), theory.recall_loss(
+        np.append(np.zeros(n), x), 1 - x, facts.N, facts.R, lam)])
+    attention = np.zeros(2 * n + 1), np.zeros(2 * n + 2)
+    attention[0][pair:pair + 2] = 0.5
+    attention[1][-2:] = expit(z), expit(-z)
+    observed, costs = [], []
+    for alpha, step, end in zip(attention, (infer, recall), ends):
+        observed.append(loss(with_position_logits(memory, np.log(np.maximum(alpha, 1e-300))), *step))
+        costs.append(nearby(memory, alpha, step) > end)
+    grid = np.array([-3, -1, -0.1, 0.1, 1, 3])
+    signs = np.sign([slope(np.log(x / (1 - x)) + step) for step in grid])
+    return ((ends, x, -np.sign(grid), np.ones(12 * n + 9)),
+            (np.array(observed), expit(z), signs, np.concatenate(costs)), (lam, 0.0, 0.0, 0.0))
 
 
 @claim("R10", "SGD follows the flow, and its gap is first order in the step", kind="limit", cases=8,
@@ -205,9 +217,12 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
 @claim("R13", "recall with relu: its logits, and its end at u_n = 1 − b", source="this project",
        provenance="derived", derivation=theory.relu_recall_loss, control=NOT_LATIN,
        reason="rounding, relative to lam, the size of the logits", table=TABLES, n=(1, 3), R=(2, 5),
-       spare=(0, 8), lam=(0.1, 20.0), bias=(0.01, 0.5))
+       spare=(0, 8), lam=(0.1, 20.0), bias=(0.01, 0.49))
 def relu_recall(case, table, n, R, spare, lam, bias):
-    """Logits at any attention; losses with all attention on (s_n, r), least at the kink."""
+    """Logits at any attention; losses with all attention on (s_n, r), at x = 1 too, least at the kink.
+
+    The model's derivative by x is < 0 before the kink and > 0 beyond it, on a grid that comes close to it.
+    """
     facts, prompts = draw_disjoint(case, table, n, R, spare)
     s, r = prompts.subjects[0], prompts.relation[0]
     if case.control:
@@ -217,18 +232,19 @@ def relu_recall(case, table, n, R, spare, lam, bias):
     params, alpha = attend(case, memory, T, "random")
     logits = theory.relu_recall_logits(alpha[0:-1:2], alpha[-1],
                                        facts.answer(s[:, None], np.arange(facts.R)), r, facts.N, lam, bias)
-    x = np.append(1 - bias, case.rng.uniform(0.001, 0.999, 4))
+    # Down to ½: further below, p(x) decides, and L rises to log N at x = 0.
+    steps = np.array([-1, -0.1, -1e-3, 1e-3, 0.1, 0.9])
+    x = np.append(1 - bias + steps * min(bias, 0.5 - bias), [1 - bias, 1])
 
     def at(x):
-        """Loss of the model with u_n = x, alpha_r = 1 − x."""
+        """Loss of the model with u_n = x, alpha_r = 1 − x, and the sign of its derivative."""
         w = np.full(T, -800.0)
-        w[-2:] = np.log([x, 1 - x])
-        return loss(with_position_logits(memory, w), tokens, targets, slot, "relu")
-    observed = np.array([at(value) for value in x])
-    return ((with_size(logits, lam),
-             with_size(theory.relu_recall_loss(x[None], facts.N, facts.R, lam, bias)[0], lam), True),
-            (with_size(forward(params, tokens[0], "relu").logits[slice(*slot)], lam),
-             with_size(observed, lam), bool((observed[0] <= observed + 1e-12).all())))
+        w[-2:] = np.log(np.maximum([x, 1 - x], 1e-300))
+        loss, grads = loss_and_grads(with_position_logits(memory, w), tokens, targets, slot, "relu")
+        return loss, np.sign(position_logits(grads, T)[-2])
+    losses, signs = np.transpose([at(value) for value in x])
+    return ((logits, theory.relu_recall_loss(x, facts.N, facts.R, lam, bias), np.sign(steps)),
+            (forward(params, tokens[0], "relu").logits[slice(*slot)], losses, signs[:-2]), (lam, lam, 0.0))
 
 
 def prompts_without_common_tokens(case, facts, n, count):

@@ -145,13 +145,7 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     params, alpha = attend(case, memory, 2 * n + 2, attention)
     predicted_recall = theory.recall_loss(alpha[0:2 * n + 1:2], alpha[-1], facts.N, facts.R, lam)
     observed_recall = loss(params, *prompts.recall())
-    return (np.array([predicted_infer, predicted_recall, lam]),
-            np.array([observed_infer, observed_recall, lam]))
-
-
-def with_size(values, size):
-    """The values and a size that they are to be compared at, since they may vanish."""
-    return np.append(values, size)
+    return [predicted_infer, predicted_recall], [observed_infer, observed_recall], lam
 
 
 @claim("R15", "no unit is stored: losses and training of both steps", source="this project",
@@ -199,10 +193,11 @@ def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
             logits = forward(theirs[-1].params, z).logits
             others = np.delete(logits[first:stop], target - first)
             margins.append(min(logits[target] - others.max(initial=-np.inf), lam))
-    return ((with_size([step.loss for step in ours], lam), dense(ours[-1].params),
-             with_size(np.minimum(np.concatenate([end.infer.margins, end.recall.margins]), lam), lam)),
-            (with_size([step.loss for step in theirs], lam), theirs[-1].params.WKQ,
-             with_size(margins, lam)))
+    # Losses and margins may vanish; they come from logits of size lam.
+    return ((np.array([step.loss for step in ours]), dense(ours[-1].params),
+             np.minimum(np.concatenate([end.infer.margins, end.recall.margins]), lam)),
+            (np.array([step.loss for step in theirs]), theirs[-1].params.WKQ, np.array(margins)),
+            (lam, 0.0, lam))
 
 
 @claim("RG", "all seven gradients against the complex step", source="this project",

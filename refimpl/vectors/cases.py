@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from refimpl import induction, recall, sgd
+from refimpl import check, induction, recall, sgd
 
 SYSTEMS = {"induction": induction, "recall": recall}
 LABELS = {"induction": "mask", "recall": "targets"}
@@ -90,7 +90,7 @@ def forward_setting(case):
 # Sizes are mostly distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
 
 def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, first=None,
-                     constant=False, scored="all", scale_U=1.0, train_length=None):
+                     constant=False, scored="all", scale_U=1.0, train_length=None, late=1.0):
     """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
     if constructed:
         frame = induction.orthonormal_frame(V, L, rng, encoding)
@@ -99,6 +99,8 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, construc
     else:
         params = induction.init(V, d, L, rng)
         params = induction.Params(*(w + rng.normal(0, d ** -0.5, w.shape) for w in params))
+    for rows in (slice(2), slice(128, None)):       # the last keys of a long sequence, by offset and by place
+        params.pos[rows] *= late
     tokens = rng.integers(0, V, (B, T + 1))
     if constructed:
         tokens[:, [1, T - 1]] = 0       # a trigger early on, and again where its output is asked for
@@ -121,7 +123,7 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, construc
 
 def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n=2, B=3, d=5, dp=3, m=11,
                   constructed=False, lam=4.0, attention="random", length=None, constant=False, zeros=0,
-                  apart=False):
+                  apart=False, late=1.0):
     """Params, tokens (B, T), targets (B,) and setting."""
     facts = recall.Facts.latin(N, R, rng)
     prompts = recall.sample(facts, n, B, rng, collision_free=apart)
@@ -138,6 +140,7 @@ def recall_inputs(rng, step="infer", slot=True, activation="square", N=4, R=3, n
     elif attention == "positions":
         params.WKQ[-L:, -L:] = rng.normal(0, 1, (L, L))
     params.W1[:zeros], params.b1[:zeros] = 0, 0
+    params.P[128:] *= late
     if constant:
         tokens[:] = tokens[:, :1]
     slot = (start, stop) if slot else None
@@ -149,15 +152,17 @@ DRAW: dict[str, Callable] = {"induction": induction_inputs, "recall": recall_inp
 MOVING = {"lr": 0.07, "momentum": 0.9, "weight_decay": 0.01}
 
 
-def build(model, name, flags, catches, why, inputs, **moving):
+def build(model, name, flags, catches, why, inputs, seed=None, **moving):
     """Draw one case, with a generator seeded by its name: cases do not depend on each other."""
-    seed = crc32(f"{model}/{name}".encode())
+    seed = crc32(f"{model}/{name}".encode()) if seed is None else check.integer("seed", seed, 0)
     params, tokens, labels, setting = DRAW[model](np.random.default_rng(seed), **inputs)
     settings = {**MOVING, **moving}
     settings.setdefault("trained", params._fields)
     return Case(model, name, why, tuple(flags.split(", ")), catches, seed, setting, settings, params,
                 tokens, labels)
 
+
+UNSCALED = "blocks of 64 keys that do not rescale their sums"
 
 # model, name, flags, the mistake that is planted, why, inputs, and what is not usual in SGD
 CASES: tuple[tuple, ...] = (
@@ -198,7 +203,8 @@ CASES: tuple[tuple, ...] = (
     ("induction", "constructed-absolute", "constructed, absolute", "encodings swapped",
      "Absolute positions are added to the embeddings, not to the keys only.",
      {"constructed": True, "encoding": "absolute", "V": 3, "L": 6}),
-    ("induction", "beyond-training-absolute", "beyond training length, absolute", "positions wrap around",
+    ("induction", "beyond-training-absolute", "beyond training length, absolute",
+     "x0 = E[z] + pos[t mod T/2], not E[z] + pos[t]",
      "Positions from the training length 3 on have no memory, and do not start again at 0.",
      {"constructed": True, "encoding": "absolute", "V": 3, "L": 6, "train_length": 3}),
     ("induction", "beyond-training-relative", "beyond training length, relative", "offsets clipped",
@@ -220,14 +226,14 @@ CASES: tuple[tuple, ...] = (
      "The same step, all tokens competing.", {"slot": False}),
     ("recall", "recall-slot", "slot, square", "slot one too long",
      "The step that recalls the answer: the slot ends before its stop.", {"step": "recall"}),
-    ("recall", "recall-vocabulary", "whole vocabulary, one sequence", "embeddings tied",
+    ("recall", "recall-vocabulary", "whole vocabulary, one sequence", "logits = E y, not U y",
      "The answers among all tokens, one prompt; U is not E.", {"step": "recall", "slot": False, "B": 1}),
     ("recall", "relu", "ReLU, momentum", "momentum with Nesterov",
      "Random weights and ReLU; momentum as it is, without looking ahead.", {"activation": "relu"}),
     ("recall", "relu-at-zero", "ReLU at 0", "derivative of ReLU at 0 is not 0",
      "Units exactly at 0, where the derivative is taken as 0; a maximum may split it in halves.",
      {"activation": "relu", "zeros": 4}),
-    ("recall", "relu-constructed", "ReLU, constructed", "bias left out",
+    ("recall", "relu-constructed", "ReLU, constructed", "preactivation = W1 x, not W1 x + b1",
      "The hand-written ReLU memory, whose bias silences half-matched keys.",
      {"activation": "relu", "constructed": True, "n": 1, "N": 3, "R": 2}),
     ("recall", "square-constructed", "square, constructed", "derivative of the square lacks its 2",
@@ -252,10 +258,48 @@ CASES: tuple[tuple, ...] = (
     ("recall", "several-prompts", "several sequences, learning rate", "learning rate applied twice",
      "Five prompts, and attention alone is trained, as in fine-tuning.",
      {"B": 5}, {"trained": ("WKQ",), "lr": 0.3}),
+    *(("induction", f"long-{encoding}", f"long, {encoding}", UNSCALED,
+       "Longer than a block of keys: what was summed up is rescaled when a later block has a larger score.",
+       {"encoding": encoding, "V": 65, "d": 10, "T": 130, "L": 130, "B": 2, "late": 3.0}, {})
+      for encoding in ("relative", "absolute")),
+    ("recall", "long-prompts", "long", UNSCALED,
+     "The same, in a prompt of 64 pairs.",
+     {"step": "recall", "N": 66, "R": 2, "n": 64, "B": 4, "d": 10, "dp": 7, "late": 2.0}),
 )
+FROZEN = ("U", "Phi", "WV", "WK1", "WK2", "WO", "WF")       # what moves where embeddings and positions do not
 
 
 def all_cases():
-    """Yield every case, drawn."""
+    """Yield every case, drawn; the relative ones again with absolute positions, E and pos frozen."""
     for model, name, flags, catches, why, inputs, *moving in CASES:
-        yield build(model, name, flags, catches, why, inputs, **(moving[0] if moving else {}))
+        settings = moving[0] if moving else {}
+        yield build(model, name, flags, catches, why, inputs, **settings)
+        if model == "induction" and "encoding" not in inputs and not name.endswith("-relative"):
+            flags = flags.replace("relative", "absolute") + ", frozen embeddings"
+            yield build(model, f"{name}-absolute", flags, catches, why, {**inputs, "encoding": "absolute"},
+                        **{"trained": FROZEN, **settings})
+
+
+def yours(model, seed, trained=None, **inputs):
+    """A case of any size, for `files.write`: inputs as `induction_inputs` or `recall_inputs` have them.
+
+    Raises ValueError on sizes that make no case, or whose arrays do not fit into memory.
+    """
+    for name, size in inputs.items():
+        if name not in ("encoding", "step", "slot", "activation"):
+            check.integer(name, size, 2 if name in ("V", "N") else 1)
+    if model == "induction":
+        inputs = {"V": 5, "d": 7, "T": 6, "B": 3, "encoding": "relative", **inputs}
+        inputs.setdefault("L", inputs["T"])
+        V, d, T, L = (inputs[key] for key in ("V", "d", "T", "L"))
+        if L < T:
+            raise ValueError(f"L: expected at least T = {T} position vectors, got {L}")
+        check.memory("sizes", 8 * (12 * (2 * V * d + L * d + 6 * d * d) + 8 * T * (T + d + V)))
+    else:
+        inputs = {"N": 4, "R": 3, "n": 2, "d": 5, "dp": 3, "m": 11, "B": 3, **inputs}
+        width, V = inputs["d"] + inputs["dp"], 2 * inputs["N"] + inputs["R"]
+        check.memory("sizes", 8 * 12 * (2 * V * inputs["d"] + width ** 2 + 2 * inputs["m"] * inputs["d"]))
+    name = "-".join(f"{key}{value}" if not isinstance(value, str) else value for key, value in inputs.items())
+    fields = SYSTEMS[model].Params._fields
+    moving = tuple(check.choice("trained", field, fields) for field in trained or fields)
+    return build(model, name, "yours", "", "Sizes of your own.", inputs, seed=seed, trained=moving)

@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 
 from refimpl.terminal import write_whole
-from refimpl.vectors import files
-from refimpl.vectors.compare import TOLERANCES
+from refimpl.vectors import cases, files
+from refimpl.vectors.compare import TOLERANCES, conclusion
+
+
+YOURS = {"induction": {"encoding": ["relative", "absolute"], **dict.fromkeys(("V", "d", "T", "L", "B"), int)},
+         "recall": {"step": ["infer", "recall"], "activation": ["square", "relu"],
+                    **dict.fromkeys(("N", "R", "n", "dp", "m", "d", "B"), int)}}
 
 
 def add_commands(commands):
@@ -14,9 +19,20 @@ def add_commands(commands):
                                  description="Write test vectors, or hold a port's arrays against them. "
                                              "The format: python -m pydoc refimpl.vectors")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    write = actions.add_parser("write", help="write the vectors into an empty or a vectors folder")
+    write = actions.add_parser(
+        "write", help="write the vectors into an empty or a vectors folder",
+        description="Write all cases of this project into DIR/v1; or, with --model, one of your own sizes.")
     write.set_defaults(run=run_vectors_write)
     write.add_argument("folder", metavar="DIR")
+    write.add_argument("--model", choices=list(YOURS), help="one case of this model, and of the sizes below")
+    write.add_argument("--seed", type=int, default=0, help="of numpy.random.default_rng (default 0)")
+    write.add_argument("--trained", metavar="FIELDS", help="fields that move, as WK1,WK2,WO (default all)")
+    for model, options in YOURS.items():
+        group = write.add_argument_group(f"sizes of {model}")
+        for name, kind in options.items():
+            if name not in ("B", "d") or model == "induction":      # those are of both
+                choices = None if kind is int else kind
+                group.add_argument(f"--{name}", type=kind if kind is int else str, choices=choices)
     check = actions.add_parser(
         "check", help="compare arrays in .npz files with the vectors",
         description="Compare THEIRS/v1/<model>/<case>/arrays.npz with DIR and diagnose. The JSON holds "
@@ -29,23 +45,33 @@ def add_commands(commands):
     check.add_argument("--precision", choices=list(TOLERANCES), default="float64",
                        help="which tolerances (default float64)")
     check.add_argument("--model", choices=["induction", "recall"], help="only the cases of one model")
+    check.add_argument("--only", metavar="PATTERN", help="only cases that match, as 'induction/*absolute*'")
     check.add_argument("--json", metavar="FILE", help="write the reports to FILE as JSON")
 
 
 def run_vectors_write(args):
-    """`vectors write`: write all cases; 0."""
-    count, size = files.write(args.folder)
+    """`vectors write`: write all cases, or one of given sizes; 0."""
+    given = {name: getattr(args, name) for options in YOURS.values() for name in options
+             if getattr(args, name) is not None}
+    foreign = [name for name in (*given, *["trained"] * (args.trained is not None))
+               if name not in (*YOURS.get(args.model, ()), *["trained"] * (args.model is not None))]
+    if foreign:
+        raise ValueError(f"--{foreign[0]}: expected --model " + " or ".join(
+            model for model in YOURS if foreign[0] in (*YOURS[model], "trained")) + ", whose it is")
+    trained = args.trained and args.trained.split(",")
+    drawn = [cases.yours(args.model, args.seed, trained, **given)] if args.model else None
+    count, size = files.write(args.folder, drawn)
     print(f"{count} cases, {size / 1e6:.1f} MB in {Path(args.folder) / 'v1'}")
     return 0
 
 
 def run_vectors_check(args):
     """`vectors check`: a report on each case; 0 if all passed, else 1."""
-    reports = []
-    for report in files.check_folder(args.folder, args.theirs, args.precision, args.model):
-        reports.append(report)
-        print(report, flush=True)
-    print(files.conclusion(reports))
+    names = files.read_sums(args.folder)
+    reports = files.check_folder(args.folder, args.theirs, args.precision, args.model, args.only)
+    for report in reports:
+        print(report)
+    print(conclusion(reports, len(names) - len(files.select(names, args.model, args.only))))
     passed = all(report.passed for report in reports)
     if args.json is not None:
         content = {"precision": args.precision, "passed": passed,

@@ -1,17 +1,13 @@
-"""Comparing a port's arrays with a case of the test vectors, and naming the mistake in words.
+"""Comparing a port's arrays with a case of the vectors: what departs, by how much, what it looks like."""
 
-Some mistakes change one array (transposed, negated, a constant factor, shifted, permuted, future keys
-let in). The others (`refimpl.vectors.mistakes`) are planted into the reference, and the array that it then
-writes is compared with theirs.
-"""
-
+from collections import Counter
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from refimpl import check
-from refimpl.gradcheck import relative_error
-from refimpl.vectors import cases, mistakes
+from refimpl.vectors.arrays import summary
+from refimpl.vectors.diagnose import UNKNOWN, Memory, diagnose
 
 FLOOR = 0.01
 # Derived from honest runs: every case in PyTorch 30 to 100 times in each format, its dimensions permuted and
@@ -30,8 +26,8 @@ TOLERANCES = {
 REASON = ("rounding to u = 1.1e-16 (float64), 6.0e-8 (float32), 4.9e-4 (float16), 3.9e-3 (bfloat16), times "
           "the number and the condition of a case's sums: four times the largest error of honest runs of any "
           "case; in 16 bits 1.3 to 2.3 times, without logits near 1e3 and steps that lose 300 roundings")
-UNKNOWN = "no mistake that is known here"
-CLOSE = {"float64": 1e-8, "float32": 3e-3}      # an explanation must come this near
+CLOSE = {8: 1e-8, 4: 1e-3}      # how near an explanation must come, by the size of their numbers
+SHOWN = 10                      # problems of one case
 
 
 class Report(NamedTuple):
@@ -48,43 +44,49 @@ class Report(NamedTuple):
     where: Optional[tuple] = None       # the index where it is largest; None if the shapes differ
     detail: str = ""                    # their number and ours, or their shape and ours
     allowed: float = 0.0
-    diagnosis: Optional[str] = None
+    looks: tuple = ()                   # for each mistake, a tuple of names that explain it alike
 
     @property
     def passed(self):
-        """Whether there is nothing to complain of; arrays left out are no complaint."""
+        """Whether there is nothing to complain of; arrays left out are no complaint, if some are there."""
         return not self.problems and not self.departing
+
+    @property
+    def diagnosis(self):
+        """The mistakes in words, or None."""
+        return "; ".join(" or ".join(alike[:3]) + f" or {len(alike) - 3} more" * (len(alike) > 3)
+                         for alike in self.looks) or None
 
     def __str__(self):
         lines = [f"{self.name:38} {'passed' if self.passed else 'FAILED':7} {self.checked:3} arrays"
                  + (f", worst {self.worst:.1e} ({self.worst_name})" if self.worst_name else "")
                  + (f", {len(self.missing)} not there: {summary(self.missing)}" if self.missing else "")]
-        lines += [f"    {problem}" for problem in self.problems]
+        lines += [f"    {problem}" for problem in self.problems[:SHOWN]]
+        lines += [f"    and {len(self.problems) - SHOWN} more"] * (len(self.problems) > SHOWN)
         if self.departing:
             at = "" if self.where is None else f" at {list(self.where)}"
             lines += [f"    first departs: {self.departing[0]}{at}, {self.detail}",
                       f"    error {self.error:.1e}, allowed {self.allowed:.0e}; "
                       f"{len(self.departing)} of {self.checked} arrays depart",
                       f"    looks like: {self.diagnosis or UNKNOWN}"]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def as_json(self):
         """Plain values for JSON; infinite errors are null."""
-        values = {**self._asdict(), "passed": self.passed}
+        values = {**self._asdict(), "diagnosis": self.diagnosis, "passed": self.passed}
         return {key: None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in values.items()}
+                for key, value in values.items() if key != "looks"}
 
 
-def summary(names):
-    """Array names, a whole group by its prefix."""
-    groups = dict.fromkeys(name.rpartition(".")[0] + ".*" if "." in name else name for name in names)
-    return ", ".join(names if len(names) <= 3 else groups)
+def printable(text):
+    """Text with escapes for control characters: names come from files that anyone may have written."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # Comparing
 
-def compare_arrays(ours, theirs, precision, problems=()):
-    """The Report on one case."""
+def compare_arrays(ours, theirs, precision, problems=(), memory=None):
+    """The Report on one case; `memory` holds what was found in other cases of the same port."""
     tolerances = TOLERANCES[check.choice("precision", precision, tuple(TOLERANCES))]
     problems = list(problems)
     problems += [f"{name}: no such array" for name in theirs if name not in ours.arrays]
@@ -97,8 +99,9 @@ def compare_arrays(ours, theirs, precision, problems=()):
                 problems.append(f"{name}: {problem}")
             else:
                 found[name] = gap(array, theirs[name], floors[name])
-    if not found and not problems:
-        problems.append("no arrays to compare")
+    if not any(group(name) not in ("input", "param") for name in found) and not problems:
+        problems.append("nothing but inputs to compare: expected some of "
+                        + summary([name for name in ours.arrays if group(name) not in ("input", "param")]))
     departing = tuple(name for name in found if found[name][0] > tolerances[group(name)])
     worst = max(found, key=lambda name: found[name][0], default=None)
     missing = tuple(name for name in ours.arrays
@@ -112,19 +115,29 @@ def compare_arrays(ours, theirs, precision, problems=()):
     detail = (f"shape {b.shape}, expected {a.shape}" if index is None else
               f"{b[index]:.17g}, expected {a[index]:.17g}")
     return report._replace(error=error, where=index, detail=detail, allowed=tolerances[group(first)],
-                           diagnosis=explain(ours, theirs, found, departing))
+                           looks=explain(ours, theirs, found, departing, memory or Memory()))
 
 
-def explain(ours, theirs, found, departing):
-    """The diagnosis: of the first array beyond float32's tolerance, or else of the first, or float32."""
+def explain(ours, theirs, found, departing, memory):
+    """The names of the mistakes; those of float32's rounding, if it alone departs."""
     beyond = [name for name in departing if found[name][0] > TOLERANCES["float32"][group(name)]]
     name = (beyond or departing)[0]
-    words = None
-    if beyond or theirs[name].dtype.itemsize == 8:
-        words = diagnose(ours.case, name, ours.arrays, theirs)
-    if not beyond:
-        words = words or "float32 precision only (passes with --precision float32)"
-    return words if words is None or name == departing[0] else f"{words} (in {name})"
+    b = theirs[name]
+    wrong = ~np.isfinite(b + 0.0)
+    if wrong.any():
+        above = name.startswith("trace.scores") and b.ndim == 2 and not np.tril(wrong).any()
+        return ((f"not finite: {np.count_nonzero(wrong)} of {b.size} entries"
+                 + ", all above the diagonal, where 0 is expected" * above,),)
+    looks = []
+    if name.startswith(("input", "param")) and (beyond or b.dtype.itemsize == 8):
+        looks = [("other inputs or parameters than those that were given",)]
+    elif beyond or b.dtype.itemsize == 8:
+        whole = {k: theirs[k] for k in found if np.isfinite(theirs[k] + 0.0).all()}
+        close = min(CLOSE[b.dtype.itemsize], 0.1 * found[name][0])
+        looks = diagnose(ours.case, whole, [k for k in beyond or departing if k in whole], close, memory)
+    if not beyond and all(alike[0].startswith(UNKNOWN) for alike in looks):
+        looks = [("float32 precision only (passes with --precision float32)",)]
+    return tuple(looks) or ((UNKNOWN,),)
 
 
 def gap(ours, theirs, floor):
@@ -162,109 +175,24 @@ def dtype_problem(ours, theirs):
     return None if fits else f"dtype {theirs.dtype}, expected {expected}"
 
 
-# Diagnosing
-
-def diagnose(case, name, ours, theirs):
-    """The mistake that turns ours[name] into theirs[name], or None if none known does.
-
-    ours, theirs are dicts of arrays; where several explain the array, the one that explains the
-    most of theirs is named.
-    """
-    a, b = ours[name] + 0.0, theirs[name] + 0.0
-    if not np.isfinite(b).all():
-        return f"not finite: {np.count_nonzero(~np.isfinite(b))} of {b.size} entries"
-    close = CLOSE["float32" if theirs[name].dtype == np.float32 else "float64"]
-    close = min(close, 0.1 * relative_error(a, b))      # it must explain most of what departs
-    if name.startswith("sgd"):
-        words = planted(case, name, theirs, close) or changed(case, name, a, b, close)
-    else:
-        words = changed(case, name, a, b, close) or planted(case, name, theirs, close)
-    return words or (None if b.any() else "all zero")
+def agreed(reports):
+    """The reports, of alternatives keeping those names that explain the most cases."""
+    counts = Counter(words for report in reports for alike in report.looks for words in alike)
+    return [report._replace(looks=tuple(
+        tuple(words for words in alike if counts[words] == max(counts[w] for w in alike))
+        for alike in report.looks)) for report in reports]
 
 
-def planted(case, name, theirs, close):
-    """The mistake in the reference that gives their array."""
-    explained = {}
-    for mistake in mistakes.MISTAKES:
-        if mistake in mistakes.STEPS and not name.startswith("sgd"):
-            continue
-        for wrong in mistakes.run(mistake, case, last=name):
-            if name in wrong and relative_error(wrong[name], theirs[name]) <= close:
-                explained[mistake] = 0
-    if len(explained) > 1:
-        for mistake in explained:
-            explained[mistake] = max(sum(relative_error(wrong[k], theirs[k]) <= close
-                                         for k in wrong.keys() & theirs.keys())
-                                     for wrong in mistakes.run(mistake, case))
-    return max(explained, key=explained.__getitem__, default=None)
-
-
-def changed(case, name, a, b, close):
-    """The change of one array: a is ours, b theirs."""
-    def same(x, y):
-        return x.size > 0 and relative_error(x, y) <= close
-
-    if a.ndim == 2 and a.shape != (1, 1) and same(a.T, b):
-        return "transposed"
-    if a.shape != b.shape:
-        return None
-    factor = (a * b).sum() / (a * a).sum() if a.any() else 0.0
-    if factor and same(factor * a, b):
-        if a.ndim or factor_meaning(case, factor):
-            return factor_words(case, factor)
-        return None
-    if name.startswith(("trace.scores", "trace.attention")) and a.ndim == 2 and sees_future(a, b, same):
-        return "mask includes the future"
-    for axis in range(a.ndim):
-        if shifted(np.moveaxis(a, axis, 0), np.moveaxis(b, axis, 0), same):
-            return "shifted by one position"
-    for axis, what in zip(range(a.ndim), ("rows", "columns")):
-        if same(ordered(np.moveaxis(a, axis, 0)), ordered(np.moveaxis(b, axis, 0))):
-            return f"{what} permuted"
-    return None
-
-
-def sees_future(a, b, same):
-    """Whether only keys after the query were added: as scores, or as weights that share the 1."""
-    if not np.triu(b, 1).any():
-        return False
-    seen = np.tril(b)
-    total = seen.sum(axis=1, keepdims=True)
-    return same(a, seen) or (total.all() and same(a, seen / total))
-
-
-def shifted(a, b, same):
-    """Whether all rows but one have moved by one (and the rows differ, so that one can tell)."""
-    if len(a) < 3 or same(a[1:], a[:-1]):
-        return False
-    return same(a[1:], b[:-1]) or same(a[:-1], b[1:])
-
-
-def ordered(a):
-    """The rows in an order that depends on their contents alone."""
-    rows = a.reshape(len(a), -1)
-    return a[(rows @ np.sqrt(1 + np.arange(rows.shape[1]))).argsort()]
-
-
-def factor_words(case, factor):
-    """A constant factor in words."""
-    if factor == -1 or abs(factor + 1) < 1e-6:
-        return "negated"
-    meaning = factor_meaning(case, factor)
-    return f"constant factor {factor:.6g}" + (f": {meaning}" if meaning else "")
-
-
-def factor_meaning(case, factor):
-    """What a factor may stand for in this case; several where its sizes coincide."""
-    B, T, d = len(case.tokens), len(cases.first_sequence(case)), case.params.E.shape[1]
-    count = int(case.labels.sum()) if case.model == "induction" else B
-    known = {"a sum in place of the mean": count, "the mean taken twice": 1 / count,
-             "a 2 missing": 0.5, "a 2 too many": 2.0, "1/√d": d ** -0.5, "√d": d ** 0.5,
-             "1/T": 1 / T, "T": T, "1/B": 1 / B, "B": B, "the learning rate": case.sgd["lr"]}
-    if case.model == "induction":
-        known["mean over all positions, not the mask"] = count / (B * T)
-    else:
-        width = len(case.params.WKQ)
-        known.update({"1/√(d+dp)": width ** -0.5, "√(d+dp)": width ** 0.5})
-    return " or ".join(words for words, value in known.items()
-                       if value != 1 and abs(factor - value) <= 1e-5 * value)
+def conclusion(reports, left_out=0):
+    """One line on all cases, with the diagnoses that most of those that failed share."""
+    failed = [report for report in reports if not report.passed]
+    line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
+    counts = Counter(words for report in failed if report.departing for alike in report.looks
+                     for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
+    ranked = sorted(counts, key=lambda words: (words == UNKNOWN, -counts[words]))
+    named = [f"{counts[words]} of {len(failed)} failures look like: {words}" for words in ranked[:3]
+             if words != UNKNOWN]
+    rest = sum(counts[words] for words in ranked[len(named):] if words != UNKNOWN)
+    named += [f"{rest} like something else"] * (rest > 0)
+    named += [f"{counts[UNKNOWN]} {UNKNOWN}"] * (UNKNOWN in counts)
+    return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)

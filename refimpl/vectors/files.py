@@ -1,13 +1,18 @@
 """Test vectors as folders: written, read, and held against a port's folder."""
 
+import ctypes
 import hashlib
+import io
 import json
+import math
+import os
 import platform
+import re
 import shutil
 import tempfile
 import zipfile
 import zlib
-from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,15 +24,20 @@ from refimpl.induction.model import ENCODINGS
 from refimpl.recall.model import ACTIVATIONS
 from refimpl.vectors import cases, mistakes
 from refimpl.vectors.cases import LABELS, SYSTEMS, Case
-from refimpl.vectors.compare import REASON, TOLERANCES, Report, compare_arrays, floors_of, gap, group
+from refimpl.vectors.compare import (
+    REASON, TOLERANCES, Report, agreed, compare_arrays, floors_of, gap, group)
+from refimpl.vectors.diagnose import Memory
 from refimpl.vectors.dialects import as_array
 
 SCHEMA = 1
+SUMS = "SHA256SUMS"         # in v1: a line for each file of each case, as the program sha256sum has it
+FILES = ("arrays.npz", "manifest.json")
+WORK = ".writing-"          # what a write works in: a folder with `new`, and for a moment `old`
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError,
               NotImplementedError, RuntimeError, SyntaxError)
 MANIFEST = {"schema": int, "model": str, "case": str, "why": str, "flags": list, "catches": str,
             "setting": dict, "sgd": dict, "arrays": dict, "tolerances": dict, "reason": str, "seed": int,
-            "versions": dict, "sha256": str}
+            "versions": dict}
 
 
 class Vector(NamedTuple):
@@ -53,44 +63,76 @@ class Vector(NamedTuple):
 
 # Writing
 
-def write(folder):
-    """Write all vectors into a folder, and return how many cases and bytes they are.
+def write(folder, drawn=None):
+    """Write vectors into a folder, and return how many cases and bytes they are.
 
     The folder is new, empty, or a vectors folder, whose v1 is then replaced as a whole: everything is
-    written beside it first, and renamed. Raises ValueError for any other folder, and AssertionError if
-    a case does not catch its mistake.
+    written beside it first, and exchanged in one step. Whatever fails or interrupts this, the old set
+    or the new one is there. drawn : iterable of cases.Case; None is all of this project.
+    Raises ValueError for any other folder, and AssertionError if a case does not catch its mistake.
     """
     folder = Path(folder)
     if not is_replaceable(folder):
         raise ValueError(f"{folder}: expected an empty folder or a vectors folder, got other files; "
                          "nothing was written")
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    clean(folder)
+    work = Path(tempfile.mkdtemp(prefix=WORK, dir=folder))
+    new = work / "new"
     try:
-        for count, case in enumerate(cases.all_cases(), start=1):
-            write_case(work / "new" / case.model / case.name, case)
-        if (folder / "v1").exists():
-            (folder / "v1").rename(work / "old")
-        (work / "new").rename(folder / "v1")
+        for count, case in enumerate(cases.all_cases() if drawn is None else drawn, start=1):
+            write_case(new / case.model / case.name, case)
+        paths = sorted(new.glob("*/*/*"))
+        sums = [f"{digest(path.read_bytes())}  {path.relative_to(new).as_posix()}\n" for path in paths]
+        (new / SUMS).write_text("".join(sums), encoding="utf-8")
+        size = sum(path.stat().st_size for path in paths)
+        put_in_place(new, folder / "v1", work / "old")
     finally:
+        clean(folder)
+    return count, size
+
+
+def put_in_place(new, v1, old):
+    """Let `new` be v1: in one step where the system can exchange two folders, as Linux can."""
+    if v1.exists():
+        try:
+            exchange = ctypes.CDLL(None).renameat2      # 2: exchange; −100: relative to the current folder
+            if exchange(-100, os.fsencode(new), -100, os.fsencode(v1), 2) == 0:
+                return
+        except (AttributeError, OSError, TypeError):
+            pass
+        v1.rename(old)
+    new.rename(v1)
+
+
+def clean(folder):
+    """Put an old set back that a write had moved away, and remove what writes have left."""
+    for work in filter(is_work, folder.glob(WORK + "*")):
+        if (work / "old").exists() and not (folder / "v1").exists():
+            (work / "old").rename(folder / "v1")
         shutil.rmtree(work)
-    return count, sum(path.stat().st_size for path in (folder / "v1").rglob("*.*") if path.is_file())
+
+
+def is_work(path):
+    """Whether a folder is one that a write works in."""
+    return path.name.startswith(WORK) and path.is_dir() and {p.name for p in path.iterdir()} <= {"new", "old"}
 
 
 def is_replaceable(folder):
     """Whether a folder is new or empty, or holds vectors and nothing else."""
-    if not folder.exists():
-        return True
     if not folder.is_dir():
-        return False
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".writing-")]
-    if not entries:
-        return True
-    cases_there = list(folder.glob("v1/*/*"))
-    return ([path.name for path in entries] == ["v1"] and bool(cases_there)
-            and all({"manifest.json", "arrays.npz"} == {file.name for file in path.iterdir()}
-                    for path in cases_there if path.is_dir())
-            and all(path.is_dir() for path in cases_there))
+        return not folder.exists()
+    entries = [path.name for path in folder.iterdir() if not is_work(path)]
+    inside = [path.relative_to(folder / "v1").as_posix()
+              for path in folder.glob("v1/**/*") if not path.is_dir()]
+    return not entries or (
+        entries == ["v1"] and any(name.endswith("/manifest.json") for name in inside)
+        and all(name == SUMS or re.fullmatch("[^/]+/[^/]+/(%s)" % "|".join(FILES), name) for name in inside))
+
+
+def digest(content):
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_case(folder, case):
@@ -106,8 +148,7 @@ def write_case(folder, case):
         "arrays": {name: {"shape": a.shape, "dtype": str(a.dtype)} for name, a in arrays.items()},
         "tolerances": TOLERANCES, "reason": REASON, "seed": case.seed,
         "versions": {"python": platform.python_version(), "numpy": np.__version__,
-                     "numba": numba.__version__, "refimpl": __version__},
-        "sha256": hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest()}
+                     "numba": numba.__version__, "refimpl": __version__}}
     (folder / "manifest.json").write_text(as_lines(manifest) + "\n", encoding="utf-8")
 
 
@@ -121,8 +162,13 @@ def as_lines(value, depth=2, indent=""):
 
 
 def assert_catches(case, arrays):
-    """Raise AssertionError unless every variant of its mistake changes the loss, a gradient or a step."""
-    variants = list(mistakes.run(case.catches, case))
+    """Raise AssertionError unless every variant of its mistake changes the loss, a gradient or a step.
+
+    A case that is there for no mistake has none to catch.
+    """
+    if case.catches == "":
+        return
+    variants = list(mistakes.planted(case.catches, case))
     floors = floors_of(arrays)
     for wrong in variants:
         if not any(name in wrong and gap(arrays[name], wrong[name], floors[name])[0]
@@ -140,56 +186,69 @@ def load(folder, model, case):
     check.choice("model", model, tuple(SYSTEMS))
     if not isinstance(case, str) or case != Path(case).name or "\\" in case or case in ("", ".", ".."):
         raise ValueError(f"case: expected a name without path separators, got {case!r}")
-    return read_case(Path(folder) / "v1" / model / case)
+    return read_case(folder, f"{model}/{case}", read_sums(folder))
 
 
 def read(folder):
     """Yield every case of a vectors folder in order. Raises ValueError as `load`."""
-    for path in case_folders(folder):
-        yield read_case(path)
+    sums = read_sums(folder)
+    for name in sums:
+        yield read_case(folder, name, sums)
 
 
-def case_folders(folder):
-    """The folders of all cases; raises ValueError if there is none."""
-    found = sorted(path for path in Path(folder).glob("v1/*/*") if path.is_dir())
-    if not found:
-        versions = sorted(path.name for path in Path(folder).glob("v*") if path.is_dir())
-        raise ValueError(f"{folder}: expected test vectors of version {SCHEMA} (v1/<model>/<case>/), "
-                         f"got {', '.join(versions) or 'none'}")
-    return found
-
-
-def read_case(path):
-    """Read and verify one case."""
-    manifest = read_manifest(path)
+def read_sums(folder):
+    """The cases that a vectors folder must hold, in order: {model/case: {file: SHA-256}}."""
+    sums: dict[str, dict] = {}
     try:
-        content = (path / "arrays.npz").read_bytes()
-    except OSError as error:
-        raise ValueError(f"arrays.npz: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-        raise ValueError("arrays.npz: its SHA-256 is not that of the manifest (truncated or changed)")
-    arrays, problems = read_arrays(path / "arrays.npz")
-    found = {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()}
+        lines = (Path(folder) / "v1" / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        versions = sorted(path.name for path in Path(folder).glob("v*") if path.is_dir())
+        raise ValueError(f"{folder}: expected test vectors of version {SCHEMA} (v1/{SUMS}), "
+                         f"got {', '.join(versions) or 'none'}: {first_line(error)}") from None
+    for line in lines:
+        match = re.fullmatch("([0-9a-f]{64})  ([^/]+/[^/]+)/(%s)" % "|".join(FILES), line)
+        if not match:
+            raise ValueError(f"{folder}/v1/{SUMS}: expected a SHA-256 and a path, got {line!r:.99}")
+        sums.setdefault(match[2], {})[match[3]] = match[1]
+    if not sums:
+        raise ValueError(f"{folder}/v1/{SUMS}: expected at least one case, got none")
+    return sums
+
+
+def read_case(folder, name, sums):
+    """Read and verify one case."""
+    content = {}
+    for file in ("manifest.json", "arrays.npz"):
+        try:
+            content[file] = (Path(folder) / "v1" / name / file).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{file}: {error.strerror}") from None
+        if digest(content[file]) != sums.get(name, {}).get(file):
+            raise ValueError(f"{file}: its SHA-256 is not that of {SUMS} (truncated or changed)")
+    manifest = read_manifest(content["manifest.json"], name)
+    sizes = {key: 8 * math.prod(entry["shape"]) for key, entry in manifest["arrays"].items()}
+    if sum(sizes.values()) > 8 * len(content["arrays.npz"]):
+        raise ValueError("arrays.npz: too short for the arrays of the manifest")
+    arrays, problems = read_arrays(io.BytesIO(content["arrays.npz"]), sizes)
+    found = {key: {"shape": list(a.shape), "dtype": str(a.dtype)} for key, a in arrays.items()}
     if problems or found != manifest["arrays"]:
         raise ValueError(problems[0] if problems else "arrays.npz: not the arrays of the manifest")
     return Vector(manifest, arrays)
 
 
-def read_manifest(path):
+def read_manifest(content, name):
     """Read a manifest and check its version, its keys and its place."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"manifest.json: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"manifest.json: not JSON: {error}") from None
+        manifest = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"manifest.json: not JSON: {first_line(error)}") from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         version = manifest.get("schema") if isinstance(manifest, dict) else None
         raise ValueError(f"manifest.json: expected schema {SCHEMA}, got {version!r}")
     for key, kind in MANIFEST.items():
         if not isinstance(manifest.get(key), kind):
             raise ValueError(f"manifest.json: {key}: expected {kind.__name__}, got {manifest.get(key)!r}")
-    if (manifest["model"], manifest["case"]) != (path.parent.name, path.name):
+    if f"{manifest['model']}/{manifest['case']}" != name:
         raise ValueError(f"manifest.json: expected model and case as the folders, "
                          f"got {manifest['model']!r} and {manifest['case']!r}")
     try:
@@ -215,26 +274,49 @@ def check_settings(manifest):
         check.choice("trained", name, SYSTEMS[model].Params._fields)
     if list(manifest["arrays"]) != cases.names(model):
         raise ValueError("arrays: expected those of the model, in order")
+    for name, entry in manifest["arrays"].items():
+        for size in entry["shape"]:
+            check.integer(f"arrays: {name}", size, 0)
 
 
-def read_arrays(path):
-    """Read an .npz file without pickles: its arrays by name, and a line for each that is unreadable."""
-    arrays, problems = {}, []
+def read_arrays(file, sizes=None):
+    """Read an .npz file without pickles: its arrays by name, and a line for each that is unreadable.
+
+    sizes : {name: bytes}, of which an array may take 64 times as many, and not more: what is larger, by the
+    headers of the archive or of the array, is not read. Nor are arrays of other names. None: all are read.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    problems = []
     try:
-        with zipfile.ZipFile(path):
-            pass
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
                 try:
-                    array = archive[name]
-                    if not isinstance(array, np.ndarray):
-                        raise ValueError("not an array")
-                    arrays[name] = array
+                    if sizes is not None and name not in sizes:
+                        raise ValueError("no such array")
+                    if name in arrays:
+                        raise ValueError("there twice")
+                    limit = 64 * (sizes[name] + 1024) if sizes is not None else np.inf
+                    arrays[name] = read_array(archive, member, limit)
                 except UNREADABLE as error:
                     problems.append(f"{name}: {first_line(error)}")
     except UNREADABLE as error:
-        problems.append(f"{path.name}: {first_line(error)}")
+        problems.append(f"arrays.npz: {first_line(error)}")
     return arrays, problems
+
+
+def read_array(archive, member, limit):
+    """Read one .npy of at most `limit` bytes, whose header claims no more than is there."""
+    form = np.lib.format
+    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    if member.file_size > limit:
+        raise ValueError(f"{member.file_size} bytes, expected at most {limit}; not read")
+    with archive.open(member) as file:
+        shape, _, dtype = headers[form.read_magic(file)](file)
+        if math.prod(shape) * max(dtype.itemsize, 1) > member.file_size:
+            raise ValueError(f"shape {shape}, of which {member.file_size} bytes are there; not read")
+    with archive.open(member) as file:
+        return form.read_array(file, allow_pickle=False)
 
 
 def first_line(error):
@@ -264,39 +346,38 @@ def compare(ours, theirs, precision="float64"):
     return report
 
 
-def check_folder(folder, theirs, precision="float64", model=None):
-    """Yield a Report for every case of a vectors folder, held against a port's folder.
+def check_folder(folder, theirs, precision="float64", model=None, only=None):
+    """A list of Reports, one for every case of a vectors folder, held against a port's folder.
 
-    precision is "float64" or "float32"; model, if given, leaves out the cases of the other one.
-    Raises ValueError if `folder` has no vectors, or `theirs` is not a folder.
+    precision is "float64" or "float32"; model and only, if given, leave out cases, as `select` has them.
+    Raises ValueError if `folder` has no vectors, no case is selected, or `theirs` is not a folder.
     """
     check.choice("precision", precision, tuple(TOLERANCES))
     if not Path(theirs).is_dir():
         raise ValueError(f"{theirs}: expected a folder with v1/<model>/<case>/arrays.npz")
-    names = []
-    for path in case_folders(folder):
-        names.append(f"{path.parent.name}/{path.name}")
-        if model is not None and path.parent.name != model:
-            continue
-        file = Path(theirs) / "v1" / names[-1] / "arrays.npz"
+    sums, memory, reports = read_sums(folder), Memory(), []
+    for name in select(sums, model, only):
         try:
-            vector = read_case(path)
+            vector = read_case(folder, name, sums)
         except ValueError as error:
-            yield Report(names[-1], [f"in {folder}: {error}"])
+            reports.append(Report(name, [f"in {folder}: {error}"]))
             continue
-        arrays, problems = read_arrays(file)
-        yield compare_arrays(vector, arrays, precision, problems)
-    for path in sorted(Path(theirs).glob("v1/*/*")):
-        if f"{path.parent.name}/{path.name}" not in names:
-            yield Report(f"{path.parent.name}/{path.name}", ["no such case"])
+        arrays, problems = read_arrays(Path(theirs) / "v1" / name / "arrays.npz",
+                                       {key: a.nbytes for key, a in vector.arrays.items()})
+        reports.append(compare_arrays(vector, arrays, precision, problems, memory))
+    for place, what in ((folder, f"not in {SUMS}"), (theirs, "no such case")):
+        for path in sorted(Path(place).glob("v1/*/*")):
+            name = f"{path.parent.name}/{path.name}"
+            if name not in sums:
+                reports.append(Report(name, [f"in {place}: {what}"]))
+    return agreed(reports)
 
 
-def conclusion(reports):
-    """One line on all cases, with the diagnosis that most of those that failed share."""
-    failed = [report for report in reports if not report.passed]
-    line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
-    looks = Counter(report.diagnosis for report in failed if report.diagnosis)
-    if looks:
-        (words, count), = looks.most_common(1)
-        line += f"; {count} of {len(failed)} failures look like: {words}"
-    return line
+def select(names, model=None, only=None):
+    """The names of the cases of a model that match a pattern such as 'induction/*absolute*', in order."""
+    chosen = [name for name in names
+              if fnmatchcase(name, f"{model or '*'}/*") and fnmatchcase(name, only or "*")]
+    if not chosen:
+        raise ValueError(f"only: expected a pattern that a case matches, such as 'induction/*absolute*', "
+                         f"got {only or model!r}, which none of {len(names)} does")
+    return chosen

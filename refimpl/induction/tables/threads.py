@@ -3,7 +3,7 @@
 import ctypes
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
@@ -11,6 +11,8 @@ import numba
 import numpy as np
 
 LOCK = threading.Lock()
+if hasattr(os, "register_at_fork"):     # in a child nobody would open a lock that another thread held
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 
 @cache
@@ -25,33 +27,23 @@ def openblas():
             for library in libraries for name in names if hasattr(library, name.format("set"))]
 
 
-@cache
-def workers(threads, process):
-    """So many threads, made once a process: a fork has none of its parent's."""
-    return ThreadPoolExecutor(threads)
-
-
 def spread(job, *data):
     """list(map(job, *data)) on `numba.get_num_threads()` threads, this one among them.
 
-    A thread that is done with a call takes the next, so that each is woken once: that alone is a tenth of
-    a step at T = 64. np.errstate, of which new threads know nothing, is ours in all. An error of a call is
-    raised when none is running any more.
+    A thread that is done with a call takes the next, so that each is woken once. All use the caller's
+    np.errstate. An error of a call is raised when no other call is running any more.
     """
     calls, threads = list(zip(*data)), numba.get_num_threads()
-    results, queue = [None] * len(calls), iter(range(len(calls)))
-    settings = np.geterr()
+    results, queue, settings = [None] * len(calls), iter(range(len(calls))), np.geterr()
 
     def work():
         with np.errstate(**settings):
             for i in queue:
                 results[i] = job(*calls[i])
 
-    others = [workers(threads - 1, os.getpid()).submit(work) for _ in range(threads - 1)]
-    try:
+    with ThreadPoolExecutor(threads) as pool:       # leaving it waits for all
+        others = [pool.submit(work) for _ in range(threads - 1)]
         work()
-    finally:
-        wait(others)
     for other in others:
         other.result()
     return results
@@ -59,10 +51,9 @@ def spread(job, *data):
 
 @contextmanager
 def one_blas_thread():
-    """Hold OpenBLAS to one thread: ours run in parallel, and its number changes the last bits.
+    """Hold OpenBLAS to one thread: its number changes the last bits, and ours run in parallel.
 
-    Two of our threads gain nothing while OpenBLAS has two of its own (0.75 to 1.0 times as fast as one,
-    against 1.5 to 1.7 times with one). Under another BLAS it does nothing.
+    Under another BLAS it does nothing.
     """
     with LOCK:
         numbers = [(set_number, get()) for get, set_number in openblas()]

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
-from scipy.special import logsumexp, softmax
 
 from refimpl.check import fit, numbers, positive, takes, weights, whole, wholes
-from refimpl.recall.theory.logits import answer_classes, infer_margin
+from refimpl.recall.theory.logits import answer_classes, infer_margin, softmax
 
 
 @takes(w=numbers("2n+1"), R=whole(1), lam=positive())
@@ -37,7 +36,7 @@ def flow(w, R, lam):
     alpha = softmax(w)
     u, v = alpha[0::2], alpha[1::2]
     m, sigma = infer_margin(u, v, R, lam)
-    dw = np.empty(len(alpha))
+    dw = np.empty_like(alpha)
     dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m)
     dw[1::2] = 2 * sigma * v * (lam * u[:-1] - m)
     dw[-1] = -2 * sigma * m * u[-1]
@@ -65,11 +64,11 @@ def recall_flow(w, N, R, lam):
     alpha = softmax(w)
     u, alpha_r = alpha[0:-1:2], alpha[-1]
     logits, count = answer_classes(u, alpha_r, N, R, lam)
-    p = count * np.exp(logits - logsumexp(logits, b=count))
+    p = softmax(logits, count)
     n = len(u) - 1
     p[n] = -np.delete(p, n).sum()       # p − 1, which loses its digits where p is nearly 1
     e, q = p[:n + 1], p[n + 1:-1]
-    G = np.zeros(len(alpha))
+    G = np.zeros_like(alpha)
     G[0:-1:2] = 2 * lam * (e * (u + alpha_r) + q * u)
     G[-1] = 2 * lam * (e @ u)
     return -alpha * (G - alpha @ G)
@@ -140,7 +139,7 @@ def growth_rates(n, R, lam, u=None):
 
     with eigenvalue (2 lam u − m) for δ_{a_i} = δ_{s_i}, and −m for δ_{a_i} = −δ_{s_i}, each times
     2 sigma u. For δ equal on all pairs let y = w_{s_i} − w_{s_n}: as lam u − m = lam u u_n,
-    dy/dt = 2 (2n+1) lam sigma u² u_n, and dy/dt is its own logarithmic derivative by y times itself:
+    dy/dt = 2 (2n+1) lam sigma u² u_n. Its eigenvalue is d(ẏ)/dy = ẏ d(log ẏ)/dy, where
     du/dy = u u_n, du_n/dy = −2nu u_n = −(1 − u_n) u_n, dm/dy = 2 m u_n, dsigma/dm = −sigma (1 − sigma).
 
     Unless u_n = 0 the point is not at rest, but moves along equal pairs, and the modes stay the same:
@@ -201,22 +200,32 @@ def recall_end_point(N, R, lam):
     return brentq(lambda x: 2 * x - 1 - ratio * (1 - x) * np.exp(-lam * x ** 2), 0.5, 1.0, xtol=4e-16)
 
 
-@takes(w0=numbers(None), times=numbers(None, low=0, high=1e9), R=whole(1), lam=positive(),
-       N=whole(1, optional=True))
-def trajectory(w0, times, R, lam, N=None):
+@takes(w0=numbers(None), times=numbers(None, low=0, high=1e13), R=whole(1), lam=positive(),
+       N=whole(1, optional=True), factors=numbers(None, low=0, high=1e3)._replace(optional=True))
+def trajectory(w0, times, R, lam, N=None, factors=None):
     """Position logits along the gradient flow: (len(times), len(w0)) (claim R10; numerical).
 
-    Solves dw/dt = flow(w) from w(0) = w0, or recall_flow(w) if N is given. A step of SGD with
-    learning rate eta is Euler's step of length eta: after t/eta of them its gap is c(t) eta + O(eta²).
+    Solves dw/dt = c flow(w) from w(0) = w0, or c recall_flow(w) if N is given. By default c = 1. With the
+    factors of `score_factors`, these are the scores of the training prompts of full WKQ (R16). A step of
+    SGD with learning rate eta is Euler's step of length eta: after t/eta of them its gap is of order eta.
 
-    Parameters: w0 as in `flow`, or `recall_flow`; times (k,) in 0..1e9, increasing. By LSODA, as it
-    becomes stiff, local error 1e-12: about 1e-10 in all. Raises ValueError; RuntimeError if the solver fails.
+    Parameters: w0 as in `flow`, or `recall_flow`; times (k,) in 0..1e13, increasing; factors like w0. By
+    LSODA in log(1 + t), as weights fall like 1/t. The local error is 1e-12 up to t = 1e8, and 1e-20 t
+    beyond, where the rounding of rates that vanish is larger. Raises ValueError; RuntimeError if it fails.
     """
-    fit("w0", w0.shape, ("2n+1" if N is None else "2n+2",), {})
+    sizes: dict = {}
+    fit("w0", w0.shape, ("2n+1" if N is None else "2n+2",), sizes)
+    if N is not None and N < (sizes["n"] + 1) * R:
+        raise ValueError(f"N: expected N >= (n+1) R, got {N}")
     if not times.any() or (np.diff(times) <= 0).any():
         raise ValueError(f"times: expected increasing numbers >= 0, not 0 alone, got {times}")
-    solution = solve_ivp(lambda t, w: flow(w, R, lam) if N is None else recall_flow(w, N, R, lam),
-                         (0, times[-1]), w0, "LSODA", times, rtol=1e-12, atol=1e-12)
+    factors = np.ones(len(w0)) if factors is None else factors
+    fit("factors", factors.shape, w0.shape, {})
+    error, at = 1e-12 * max(1, times[-1] / 1e8), np.log1p(times)
+    # Without the checks of arguments, which cost as much as the formulas.
+    law, rest = (flow.__wrapped__, (R, lam)) if N is None else (recall_flow.__wrapped__, (N, R, lam))
+    solution = solve_ivp(lambda s, w: np.exp(s) * factors * law(w, *rest), (0, at[-1]), w0, "LSODA", at,
+                         rtol=error, atol=error)
     if not solution.success:
         raise RuntimeError(f"solve_ivp: {solution.message}")
     return solution.y.T

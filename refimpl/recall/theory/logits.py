@@ -9,7 +9,6 @@ weights.
 """
 
 import numpy as np
-from scipy.special import logsumexp
 
 from refimpl.check import number, positive, takes, weights, whole, wholes
 
@@ -33,7 +32,7 @@ def infer_logits(u, v, relation_of, R, lam):
     Parameters: u (n+1,), v (n,); relation_of (n+1, n) integers, rho(s_i, a_j) in 0..R−1, or −1 where
     there is none; lam > 0. Returns (R,) float64. Raises ValueError on others.
     """
-    votes = np.zeros(R)
+    votes = np.zeros(R, u.dtype)
     related = relation_of >= 0
     np.add.at(votes, relation_of[related], np.outer(u, v)[related])
     return lam * (u @ u + v @ v + 2 * votes)
@@ -97,7 +96,8 @@ def recall_loss(u, alpha_r, N, R, lam):
     Raises ValueError on others.
     """
     logits, count = answer_classes(u, alpha_r, N, R, lam)
-    return logsumexp(logits, b=count) - logits[len(u) - 1]
+    top = peak(logits)
+    return np.log((count * np.exp(logits - top)).sum()) + top - logits[len(u) - 1]
 
 
 def answer_classes(u, alpha_r, N, R, lam):
@@ -106,11 +106,27 @@ def answer_classes(u, alpha_r, N, R, lam):
     return logits, np.repeat([1, R - 1, N - len(u) * R], [len(u), len(u), 1])
 
 
+def softmax(logits, count=1):
+    """Probability of each entry, which stands for `count` tokens of equal logits; numbers of any type."""
+    weights = count * np.exp(logits - peak(logits))
+    return weights / weights.sum()
+
+
+def peak(logits):
+    """What keeps exponentials from overflowing: the largest. Numbers that are no floats need it not."""
+    return 0 if logits.dtype == object else logits.max()
+
+
 def infer_margin(u, v, R, lam):
     """m of `infer_loss`, and sigma = −∂L_infer/∂m, the probability of all wrong relations together."""
     m = 2 * lam * (u[:-1] @ v)
+    return m, losing(m, R)
+
+
+def losing(m, R):
+    """Probability of all wrong relations together at the margin m."""
     wrong = (R - 1) * np.exp(-m)
-    return m, wrong / (1 + wrong)
+    return wrong / (1 + wrong)
 
 
 @takes(u=weights("n+1"), alpha_r=number(0, 1), N=whole(1), answer_of=wholes("n+1", "R", high="N"),
@@ -129,8 +145,8 @@ def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
     Parameters: as `recall_logits`; bias ≥ 0. Returns (N,) float64. Raises ValueError.
     """
     alone, both = np.maximum(u - bias, 0), np.maximum(u + alpha_r - bias, 0)
-    relation = max(alpha_r - bias, 0)
-    logits = np.full(N, float(relation))
+    relation = np.maximum(alpha_r - bias, 0)
+    logits = np.full(N, relation)
     np.add.at(logits, np.delete(answer_of, r, axis=1), alone[:, None])
     np.add.at(logits, answer_of[:, r], both - relation)
     return lam * logits
@@ -147,21 +163,14 @@ def relu_recall_loss(x, N, R, lam, bias):
 
     The margin p over the row mates of s_n is flat from x = bias to 1 − bias, so nothing holds x there:
     the margin q over the rest pushes it up, and L is least at the kink x* = 1 − bias, not near ½ as
-    with the square (R9). Beyond it L rises to log R at x = 1, where the row mates tie.
-
-    The trap. The difference z = w_{s_n} − w_r moves by dz/dt = −2 x (1−x) L'(x), beyond the kink by at
-    most 2 lam (1−x) (R−1)/R. A step that carries x to 1 − δ is undone by the flow in the time
-    R / (2 (R−1) lam δ), to leading order in δ. The argmax stays right all the while.
+    with the square (R9). Beyond it L rises to L(1) = log(R + (N−R) e^{−lam (1−bias)}) at x = 1, where the
+    row mates tie. From there the flow comes back slowly: `way_back`.
 
     Derivation. `relu_recall_logits` at u = (0, …, 0, x): the true answer has lam φ(1), its row mates
-    lam (φ(x) + φ(1−x)), the others lam φ(1−x): subtract. With x = 1/(1 + e^{−z}) the two logits get
-    −x (1−x) L' and the opposite. Beyond the kink L' ≤ lam (R−1) e^{−lam p}/(1 + (R−1) e^{−lam p}), which is
-    lam (R−1)/R at x = 1; with 1−x = δ there, dδ/dt = 2 lam δ² (R−1)/R.
+    lam (φ(x) + φ(1−x)), the others lam φ(1−x): subtract.
 
     Parameters: x, a float or array in [0, 1]; N ≥ R ≥ 1; bias in [0, ½]. Returns the shape of x.
     Raises ValueError.
     """
     p, q = np.minimum(np.minimum(x, bias), 1 - x), np.minimum(x, 1 - bias)
-    exponents = np.stack([np.zeros_like(x), -lam * p, -lam * q])
-    count = np.array([1, R - 1, N - R]).reshape(3, *[1] * x.ndim)
-    return logsumexp(exponents, axis=0, b=count)
+    return np.log1p((R - 1) * np.exp(-lam * p) + (N - R) * np.exp(-lam * q))
