@@ -165,7 +165,7 @@ def test_entries_that_are_not_known_are_zero_and_have_no_gradient(rng):
         total += part
         np.testing.assert_allclose(grad, theirs.WKQ.flat[ids], rtol=0, atol=1e-12)
     assert loss == pytest.approx(total, abs=1e-12)
-    everything = implicit.seen(prompts)
+    everything = implicit.Steps(*(ids[:-9] for ids in implicit.seen(prompts)))
     zeros = implicit.Steps(*(np.zeros(len(ids)) for ids in everything))
     for b in range(6):      # most do not read the last one that is known
         one = prompts._replace(**{name: getattr(prompts, name)[b:b + 1]
