@@ -120,7 +120,9 @@ def attack(monkeypatch, module, wanted, survives, equivalent, every=1):
             put(patch, module, wanted, namespace)
             if survives(function):
                 survivors.append((function, change))
-    assert len(tried) * every > 10 and sorted(set(survivors)) == sorted(set(equivalent) & set(tried))
+    assert len(tried) * every > 10 and sorted(set(survivors) - set(equivalent)) == []
+    # One line may hold two places of one name, of which one is equivalent: a sample may miss it.
+    assert every > 1 or set(survivors) == set(equivalent)
     return (f"{module.__name__}: {len(tried) - len(survivors)} of {len(tried)} mutants caught, "
             f"{len(survivors)} equivalent")
 
