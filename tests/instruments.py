@@ -11,8 +11,10 @@ import types
 import numpy as np
 
 from refimpl import gradcheck, induction, recall, sgd
+from refimpl.claims import verdict
 from refimpl.induction import ledger, memory as induction_memory, nopos, probes, task as induction_task
 from refimpl.recall import batched, implicit, memory as recall_memory, task as recall_task
+from tests.claims import test_audit, test_verdict
 from tests import test_gradcheck, test_laws, test_sgd
 from tests.induction import (
     test_loops, test_memory as induction_memories, test_nopos, test_probes, test_task as induction_tests)
@@ -195,6 +197,12 @@ IMPLICIT = [*(each(test_implicit.test_gradients_match_the_dense_model, n, 2, 5.0
                 "entries_are_those_of_the_prompts_alone", "other_answers_are_counted_not_listed",
                 "bad_arguments_are_refused"))]
 
+VERDICT = [each(test) for name, test in vars(test_verdict).items()
+           if name.startswith("test_") and not hasattr(test, "hypothesis")]
+VERDICT += [*(each(test_verdict.test_a_limit_accepts_what_it_says, *example)
+              for example in ((1.0, 2.5, 0.5), (-3.0, -2.75, 2.0))),
+            each(test_verdict.test_the_verdict_is_that_of_the_definition, 0.0, 0.0, 0.0),
+            each(test_audit.test_true_claim_passes)]
 IMAGE = "the image with the other sign is as orthonormal, and everything asks Phi for it"
 ZERO = "0 over the entries of WV is zero too"
 RESHAPE = "reshape reads every negative size as the one that is left"
@@ -223,6 +231,11 @@ INSTRUMENTS = {
          "0 * WV: operator swapped"): ZERO}),
     recall_memory: (RECALL_MEMORY, {}),
     ledger: (LEDGER, {}),
+    verdict: (VERDICT, {
+        ("compare_part", "margin = float(((b - a) / (third if third is not None else largest or 1.0))"
+         ".min()): 1.0: one more"): "only zeros have no largest: 0 over anything",
+        ("numbers", "return a + 0.0, b + 0.0: a + 0.0: operator swapped"): "less zero is the same number",
+        ("numbers", "return a + 0.0, b + 0.0: b + 0.0: operator swapped"): "less zero is the same number"}),
     nopos: (NOPOS, {
         ("frame_of", "Phi1, Phi2 = E_1.T @ E, E_2.T @ E + E_12.T @ E_1: E_2.T @ E + E_12.T @ E_1: "
          "operator swapped"): IMAGE,
