@@ -207,6 +207,10 @@ TRAP = ("return Trap((R + rest) / (2 * lam * rest * (2 * n + 1)), -2 * n / (2 * 
 ONE_PAIR = "of the escape, which is timed at n = 1 alone; tests/recall/test_samples.py pins it"
 EQUIVALENT_TRAP = {("trap_law", TRAP + "operator swapped"): ONE_PAIR,
                    ("trap_law", TRAP + "right side dropped"): ONE_PAIR}
+QUAD = ("return quad(integrand, np.log(start), np.log(end), epsabs=0, epsrel=1e-12, limit=200)[0] / "
+        "(2 * lam): ")
+EQUIVALENT_TRAP.update({("way_back", QUAD + change): "smooth: no more nodes are needed"
+                        for change in ("0: one more", "200: one more")})
 RECALL_BOUNDS = ("pairs", "leading_pair", "leader_bounds", "decided_loss", "leader_loss_bound",
                  "context_bounds", "noisy_accuracy", "population_bounds", "second_order")
 EQUIVALENT_R20 = {
