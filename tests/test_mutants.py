@@ -231,7 +231,7 @@ EQUIVALENT_R20 = {
      EQUIVALENT_GAPS),
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c", "I7d"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
-    (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16b"), EQUIVALENT_FLOW),
+    (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16c"), EQUIVALENT_FLOW),
     (recall_samples, lambda name: True, ("R11", "R16", "R16a", "R16b", "R16c"), EQUIVALENT_R11),
     (recall_convergence, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R13b", "R18b"),
      EQUIVALENT_TRAP),
