@@ -229,6 +229,15 @@ EQUIVALENT_R11 = {
 }
 
 # A bound that a mutant makes looser still holds: tests/recall/test_samples.py pins these.
+TRAP = ("return Trap((R + rest) / (2 * lam * rest * (2 * n + 1)), -2 * n / (2 * n + 1), -(2 * n + 1)): "
+        "2 * n: ")
+ONE_PAIR = "of the escape, which is timed at n = 1 alone; tests/recall/test_samples.py pins it"
+EQUIVALENT_TRAP = {("trap_law", TRAP + "operator swapped"): ONE_PAIR,
+                   ("trap_law", TRAP + "right side dropped"): ONE_PAIR}
+QUAD = ("return quad(integrand, np.log(start), np.log(end), epsabs=0, epsrel=1e-12, limit=200)[0] / "
+        "(2 * lam): ")
+EQUIVALENT_TRAP.update({("way_back", QUAD + change): "smooth: no more nodes are needed"
+                        for change in ("0: one more", "200: one more")})
 RECALL_BOUNDS = ("pairs", "leading_pair", "leader_bounds", "decided_loss", "leader_loss_bound",
                  "context_bounds", "noisy_accuracy", "population_bounds", "second_order")
 EQUIVALENT_R20 = {
@@ -248,9 +257,10 @@ EQUIVALENT_R20 = {
     (embeddings, lambda name: name == "gap_constant", ("I12",), EQUIVALENT_GAPS),
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c", "I7d"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
-    (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16b"), EQUIVALENT_FLOW),
+    (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16c"), EQUIVALENT_FLOW),
     (recall_samples, lambda name: True, ("R11", "R16", "R16a", "R16b", "R16c"), EQUIVALENT_R11),
-    (recall_convergence, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R13b", "R18b"), {}),
+    (recall_convergence, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R13b", "R18b"),
+     EQUIVALENT_TRAP),
     (recall_noise, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R19b", "R20", "R20b"),
      EQUIVALENT_R20)],
     ids=lambda value: getattr(value, "__name__", None))
