@@ -129,7 +129,7 @@ at its first successor. Before fine-tuning, the answers of a recall prompt tie: 
 float32 keeps about seven digits: `vectors check --precision float32` allows for that.
 """
 
-from refimpl.vectors.compare import Report
-from refimpl.vectors.files import Vector, check_folder, compare, conclusion, load, read, write
+from refimpl.vectors.compare import Report, conclusion
+from refimpl.vectors.files import Vector, check_folder, compare, load, read, write
 
 __all__ = ["Report", "Vector", "check_folder", "compare", "conclusion", "load", "read", "write"]

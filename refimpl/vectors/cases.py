@@ -65,13 +65,12 @@ def first_sequence(case):
 
 # Sizes are mostly distinct and d is no square, so that a factor 1/√d, 1/T or 1/B is told from the others.
 
-def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, first=None,
-                     constant=False, scored=(), scale_U=1.0, train_length=None, late=1.0):
+def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, constructed=False, trigger=None,
+                     scored=(), scale_U=1.0, train_length=None, late=1.0):
     """Params, tokens (B, T+1), mask (B, T) and setting; token 0 is the trigger where there is one."""
     if constructed:
-        frame = induction.orthonormal_frame(V, L, rng, encoding)
-        params = induction.construct(frame, induction.Bigram.random(V, rng), [0], b1=4,
-                                     b2=5, bo=3, encoding=encoding, train_length=train_length)
+        frame, bigram = induction.orthonormal_frame(V, L, rng, encoding), induction.Bigram.random(V, rng)
+        params = induction.construct(frame, bigram, [0], 4, 5, 3, encoding, train_length)
     else:
         params = induction.init(V, d, L, rng)
         params = induction.Params(*(w + rng.normal(0, d ** -0.5, w.shape) for w in params))
@@ -80,10 +79,8 @@ def induction_inputs(rng, encoding="relative", V=5, d=7, T=6, L=9, B=3, construc
     tokens = rng.integers(0, V, (B, T + 1))
     if constructed:
         tokens[:, [1, T - 1]] = 0       # a trigger early on, and again where its output is asked for
-    if first is not None:
-        tokens[:, 0] = first
-    if constant:
-        tokens[:] = 0
+    if trigger is not None:
+        tokens[:, trigger] = 0
     mask = np.full((B, T), not scored)
     for positions in scored:
         mask[positions] = True
@@ -125,10 +122,9 @@ def build(model, name, flags, catches, why, inputs, seed=None, **moving):
     """Draw one case, with a generator seeded by its name: cases do not depend on each other."""
     seed = crc32(f"{model}/{name}".encode()) if seed is None else check.integer("seed", seed, 0)
     params, tokens, labels, setting = DRAW[model](np.random.default_rng(seed), **inputs)
-    settings = {**MOVING, **moving}
-    settings.setdefault("trained", params._fields)
-    return Case(model, name, why, tuple(flags.split(", ")), catches, seed, setting, settings, params,
-                tokens, labels)
+    settings = {**MOVING, "trained": params._fields, **moving}
+    return Case(model, name, why, tuple(flags.split(", ")), catches, seed, setting, settings, params, tokens,
+                labels)
 
 
 LAST = np.s_[:, -1]
@@ -153,9 +149,9 @@ CASES: tuple[tuple, ...] = (
      "Position t predicts token t + 1, in each of several sequences.", {"B": 4}),
     ("induction", "trigger-first", "first token, constructed", "missing first token",
      "The first token is a trigger whose only key is itself: an artefact that must be kept.",
-     {"constructed": True, "first": 0, "V": 3, "L": 6}),
+     {"constructed": True, "trigger": 0, "V": 3, "L": 6}),
     ("induction", "repeated-tokens", "repeated tokens", "repeated tokens overwrite the gradient",
-     "One token throughout: the gradient of its embedding is a sum over positions.", {"constant": True}),
+     "One token throughout: the gradient of its embedding is a sum over positions.", {"trigger": np.s_[:]}),
     ("induction", "tied-logits", "tied logits", "ties left out of the sum",
      "U = 0 makes all logits equal: loss log V, and at first only U has a gradient.", {"scale_U": 0.0}),
     ("induction", "large-logits", "large logits", "softmax overflows",

@@ -1,5 +1,6 @@
 """Comparing a port's arrays with a case of the vectors: what departs, by how much, what it looks like."""
 
+from collections import Counter
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -155,3 +156,16 @@ def floors_of(arrays):
 def group(name):
     """The first part of a name: input, param, trace, loss, grad, sgd1, sgd3."""
     return name.partition(".")[0]
+
+
+def conclusion(reports, left_out=0):
+    """One line on all cases, with the diagnoses that most of those that failed share."""
+    failed = [report for report in reports if not report.passed]
+    line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
+    counts = Counter(words for report in failed if report.departing for alike in report.looks
+                     for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
+    unknown = counts.pop(UNKNOWN, 0)
+    named = [f"{n} of {len(failed)} failures look like: {words}" for words, n in counts.most_common(3)]
+    rest = sum(n for _, n in counts.most_common()[3:])
+    named += [f"{rest} like something else"] * (rest > 0) + [f"{unknown} {UNKNOWN}"] * (unknown > 0)
+    return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)

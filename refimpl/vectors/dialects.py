@@ -59,10 +59,7 @@ def as_array(value):
 
 
 def read(state, dialect, **options):
-    """The Params (float64) of a state dict, name -> array or tensor, in a dialect.
-
-    Raises ValueError on names or shapes that do not fit, and on what this model cannot express.
-    """
+    """The Params (float64) of a state dict, name -> array or tensor; ValueError on what cannot be one."""
     scaled, lens = accept(dialect, options), dialect == "lens"
     left = dict(check.instance("state", state, Mapping, "a dict of arrays"))
 
@@ -115,9 +112,9 @@ def accept(dialect, options):
 
 
 def write(params, dialect, **options):
-    """The state dict, name -> float64 array, of Params that use absolute positions, in a dialect.
+    """The state dict, name -> float64 array, of Params that use absolute positions; raises as `read`.
 
-    Raises ValueError as `read` does, which then gives back the same model, if not the same factors.
+    `read` gives back the same model, if not the same factors.
     """
     scaled, lens = accept(dialect, options), dialect == "lens"
     E, U, pos, Phi, WV, WK1, WK2, WO, WF = check_params(params)

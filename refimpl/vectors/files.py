@@ -26,7 +26,7 @@ from refimpl.recall.model import ACTIVATIONS
 from refimpl.vectors import cases, mistakes
 from refimpl.vectors.cases import LABELS, SYSTEMS, Case
 from refimpl.vectors.compare import REASON, TOLERANCES, Report, compare_arrays, floors_of, gap, group
-from refimpl.vectors.diagnose import UNKNOWN, Memory
+from refimpl.vectors.diagnose import Memory
 from refimpl.vectors.dialects import as_array
 
 SCHEMA = 1
@@ -332,16 +332,3 @@ def select(names, model=None, only=None):
         raise ValueError(f"only: expected a pattern that a case matches, such as 'induction/*absolute*', "
                          f"got {only or model!r}, which none of {len(names)} does")
     return chosen
-
-
-def conclusion(reports, left_out=0):
-    """One line on all cases, with the diagnoses that most of those that failed share."""
-    failed = [report for report in reports if not report.passed]
-    line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
-    counts = Counter(words for report in failed if report.departing for alike in report.looks
-                     for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
-    unknown = counts.pop(UNKNOWN, 0)
-    named = [f"{n} of {len(failed)} failures look like: {words}" for words, n in counts.most_common(3)]
-    rest = sum(n for _, n in counts.most_common()[3:])
-    named += [f"{rest} like something else"] * (rest > 0) + [f"{unknown} {UNKNOWN}"] * (unknown > 0)
-    return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)
