@@ -79,7 +79,8 @@ Manifest, a JSON object:
                   which they are compared: gradients in the order of backpropagation
     tolerances    {precision: {group: largest error allowed}}, `group` the name's first part
     reason        where they come from
-    seed, versions    of numpy.random.default_rng; of Python, NumPy, Numba, refimpl when it was written
+    seed          of numpy.random.default_rng, for the inputs
+    versions      of Python, NumPy, Numba, refimpl when it was written
 
 DIR/v1/SHA256SUMS lists the SHA-256 of every file of every case, as the program sha256sum does. A file that
 differs, and a case that is listed and not there, fail.

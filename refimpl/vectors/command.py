@@ -7,7 +7,6 @@ from refimpl.terminal import write_whole
 from refimpl.vectors import cases, files
 from refimpl.vectors.compare import TOLERANCES, conclusion
 
-
 YOURS = {"induction": {"encoding": ["relative", "absolute"], **dict.fromkeys(("V", "d", "T", "L", "B"), int)},
          "recall": {"step": ["infer", "recall"], "activation": ["square", "relu"],
                     **dict.fromkeys(("N", "R", "n", "dp", "m", "d", "B"), int)}}
@@ -31,8 +30,7 @@ def add_commands(commands):
         group = write.add_argument_group(f"sizes of {model}")
         for name, kind in options.items():
             if name not in ("B", "d") or model == "induction":      # those are of both
-                choices = None if kind is int else kind
-                group.add_argument(f"--{name}", type=kind if kind is int else str, choices=choices)
+                group.add_argument(f"--{name}", **{"type" if kind is int else "choices": kind})
     check = actions.add_parser(
         "check", help="compare arrays in .npz files with the vectors",
         description="Compare THEIRS/v1/<model>/<case>/arrays.npz with DIR and diagnose. The JSON holds "
