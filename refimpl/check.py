@@ -111,10 +111,7 @@ def choice(name, value, allowed):
 
 
 def is_balls(array):
-    """Whether these are numbers of interval arithmetic, which have a radius: they pass as they are.
-
-    Their comparisons are True only when certain, so a bound refuses what certainly breaks it.
-    """
+    """Whether these are numbers of interval arithmetic, whose comparisons are True only when certain."""
     return array.dtype == object and array.size > 0 and all(
         hasattr(x, "rad") or type(x) in (int, float) for x in array.flat) and hasattr(array.flat[0], "rad")
 
@@ -213,14 +210,10 @@ def memory(name, size):
                          f"got one that takes about {size / 2 ** 30:.1f} GiB")
 
 
-# Declarations. A formula says once what each argument is, and its body is then the formula alone:
-#
-#     @takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive())
-#     def infer_loss(u, v, R, lam):
-#
-# A shape is a letter with a factor and an offset, such as "n+1" or "2n+1"; the first argument that has the
-# letter fixes it (n >= 1), the others must agree. A bound may be an expression in these letters and in the
-# integers declared before it, such as "(n+1)*R". tests/test_fuzz.py reads the same declarations.
+# Declarations, such as @takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive()). A shape is a
+# letter with a factor and an offset, such as "2n+1"; the first argument that has it fixes it (n >= 1),
+# the others must agree. A bound may be an expression in these letters and in the integers declared before it,
+# such as "(n+1)*R". tests/test_fuzz.py reads the same declarations.
 
 class Kind(NamedTuple):
     """What an argument must be."""

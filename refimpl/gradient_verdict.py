@@ -172,14 +172,14 @@ def richardson(line, noise):
     Differences over 2h have an error in even powers of h. With the step halved each time they are
     extrapolated to h = 0 in all orders (Neville); the number nearest to its neighbours is taken.
     """
-    best, above = (np.nan, np.inf), []
+    best, above = (np.nan, np.inf), np.zeros(0)
     for h in 0.5 ** np.arange(3, 17):
         row = [(line(h) - line(-h)) / (2 * h)]
         for order, coarser in enumerate(above, start=1):
             row.append(row[-1] + (row[-1] - coarser) / (4 ** order - 1))
             bound = max(abs(row[-1] - row[-2]), abs(row[-1] - coarser), noise / h)
             best = min(best, (row[-1], bound), key=lambda found: found[1])
-        above = row
+        above = np.array(row)
     return best
 
 
@@ -252,14 +252,14 @@ def part(a, b, off, small):
     """What is wrong with some rows, columns or entries alone, or None."""
     if a.ndim == 2 and min(a.shape) > 1 and (off.sum(axis=1) == 1).all():
         return "wrong in one entry of each row: is the target's term left out?"
-    for axis, what in zip(range(a.ndim), ("row", "column") if a.ndim > 1 else ("entry",)):
+    for axis, what in enumerate(("row", "column") if a.ndim > 1 else ("entry",) * a.ndim):
         lines = np.flatnonzero(np.moveaxis(off, axis, 0).reshape(a.shape[axis], -1).any(axis=1))
         if len(lines) < a.shape[axis]:
             where = f"{what} {', '.join(map(str, lines[:6]))}{', …' * (len(lines) > 6)}"
-            return f"not 0 in {where}, where f does not move: is a mask left out?" \
-                if np.abs(a.take(lines, axis)).max() <= small else \
-                f"0 in {where}: left out?" if not b.take(lines, axis).any() else \
-                f"wrong in {where} alone: is a term left out there, or overwritten by another?"
+            if np.abs(a.take(lines, axis)).max() <= small:
+                return f"not 0 in {where}, where f does not move: is a mask left out?"
+            return f"wrong in {where} alone: is a term left out there, or overwritten by another?" \
+                if b.take(lines, axis).any() else f"0 in {where}: left out?"
     return None
 
 

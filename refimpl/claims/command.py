@@ -11,6 +11,7 @@ import signal
 import textwrap
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -124,20 +125,20 @@ def run_audit(args):
     print(row(columns, "id", "claim", "cases", "numbers", "worst", "allowed", "control", "verdict"))
     with pool(args.jobs) as executor:
         for number, claim in enumerate(chosen, start=1):
-            with terminal.Progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
-                result = claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full,
-                                      executor)
-            results.append(result)
-            print_result(args, columns, result)
+            with terminal.progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
+                results.append(claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full,
+                                            executor))
+            print_result(args, columns, results[-1])
     if instance is not None:
         print("\n" + in_numbers(chosen[0], claims.evaluate(chosen[0], instance, text, full=args.full)))
-    passed, controlled = [r for r in results if r.passed], [r for r in results if r.controls]
-    print(f"{len(passed)} of {len(results)} claims passed, {sum(r.control_failed for r in controlled)} of "
-          f"{len(controlled)} controls failed as they must, {sum(r.seconds for r in results):.1f} s")
+    passed = sum(r.passed for r in results)
+    print(f"{passed} of {len(results)} claims passed, {sum(r.control_failed for r in results)} of "
+          f"{sum(r.controls > 0 for r in results)} controls failed as they must, "
+          f"{sum(r.seconds for r in results):.1f} s")
     if args.json is not None:
         content = {"claims": [result.as_json() for result in results]}
         terminal.write_whole(args.json, json.dumps(content, indent=2) + "\n")
-    return int(len(passed) < len(results))
+    return int(passed < len(results))
 
 
 def known(claim, file):
@@ -230,9 +231,7 @@ def print_result(args, columns, result):
 
 def option(flag, value):
     """A flag and its value for a shell, or nothing for None."""
-    if value is None:
-        return ""
-    return f" {flag}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
+    return "" if value is None else f" {flag}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
 
 
 def quoted(value):
@@ -273,7 +272,7 @@ def run_explain(args):
         raise ValueError(f"expected one claim, got {args.claim}")
     text, legend = read_text(args.text), LEGEND if args.file is None else {}
     instance = None if args.instance is None else parse_instance(claim, args.instance)
-    with terminal.Progress(claim.id) as progress:
+    with terminal.progress(claim.id) as progress:
         result = claims.audit(claim, text, instance=instance, progress=progress)
     small = small_instance(claim.control_space)
     instance = instance or result.failure or small
@@ -335,12 +334,9 @@ def in_numbers(claim, outcome):
 
 def named_parts(value, names):
     """(name, part) for each part; the fields of a NamedTuple have their own names."""
-    found: list = []
-    for number, part in enumerate(parts(value)):
-        name = names[number] if number < len(names) else ""
-        found += ([(f"{name} {field}".strip(), item) for field, item in zip(part._fields, part)]
-                  if hasattr(part, "_fields") else [(name, part)])
-    return found
+    return [named for name, part in zip(chain(names, repeat("")), parts(value)) for named in (
+        [(f"{name} {field}".strip(), item) for field, item in zip(part._fields, part)]
+        if hasattr(part, "_fields") else [(name, part)])]
 
 
 def side_by_side(kind, name, left, right):
