@@ -109,7 +109,7 @@ DRAW = {"induction": draw_induction, "recall": draw_recall}
 
 def window(system):
     """The figure with its sliders, drawn once."""
-    figure, axes = plt.subplots(2, 2, figsize=(12, 8))
+    figure, axes = plt.subplots(2, 2, figsize=(12, 8), layout="none")      # whatever style is in use
     figure.subplots_adjust(bottom=0.3, hspace=0.4, top=0.95)
     sliders = []
     for i, (name, (low, high, start, step)) in enumerate(SLIDERS[system].items()):

@@ -135,11 +135,14 @@ def plot(data):
     start = np.median(data["back"][:, :, 0])
     unit = 1 / (2 * (R - 1) * lam * start)
     axes[4].plot(lam, [theory.way_back(start, BIAS, N, R, each, BIAS) for each in lam] / unit,
-                 color=drawing.BLACK, label="integral (R13b)")
+                 color=drawing.BLACK, label="integral (R13b), median δ; +: each δ")
     axes[4].plot(lam, R + (N - R) * np.exp(-lam * (1 - BIAS)), "--", color=drawing.BLUE, label="$e^{L(1)}$")
     axes[4].axhline(R, ls=":", color=drawing.RED, label="R")
     units = 2 * (R - 1) * data["back_lams"][:, None] * data["back"][:, :, 0]
     axes[4].plot(data["back_lams"], data["back"][:, :, 1] * units, "o", ms=4, color=drawing.COLOURS["relu"])
+    each = [[theory.way_back(start, BIAS, N, R, lam, BIAS) for start in row]
+            for lam, row in zip(data["back_lams"], data["back"][:, :, 0])]
+    axes[4].plot(data["back_lams"], each * units, "+", ms=7, color=drawing.BLACK)
     axes[4].set(xscale="log", xlabel="strength λ", ylabel="time to the kink × 2(R−1)λδ", ylim=(0, None),
                 title="relu: the way back from δ ≈ 10⁻³")
     axes[4].legend(fontsize=8.5)

@@ -1,4 +1,4 @@
-"""Trained logits against theory: three numbers taken from the weights, and the closed form of I3 (claim I10).
+"""Trained logits against theory: three numbers taken from the weights, and the closed form of I3.
 
 Weights trained from zero are projected on the constructed memories; the strengths b1, b2, bo found there go
 into I3, and its logits are compared with those of the trained model on designed prompts: 1 to 5 copies of

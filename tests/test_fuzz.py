@@ -100,8 +100,6 @@ CALLS = {
     theory.embedding_slope: dict(),
     theory.gap_constant: dict(log_pi_b=LOG_PI_B, z=1, c=np.arange(4.0), h=np.ones(4) / 4, g=np.ones(4),
                               bo=2.0),
-    theory.copy_gap: dict(a=np.arange(3.0), d=4, bo=2.0),
-    theory.bigram_gap: dict(log_pi_b=LOG_PI_B, z=1, d=3),
     moments.first_gradient: dict(J=J),
     moments.second_gradient: dict(J=J, A=A, B=B_TABLE),
     moments.third_gradient_by_values: dict(J=J, B=B_TABLE, encoding="absolute"),

@@ -169,7 +169,7 @@ def test_the_headline_names_what_the_cases_share(stored, tmp_path):
     reports = vectors.check_folder(STORED, theirs, only="induction/*-*s*")
     by_name = {report.name: report for report in reports}
     assert by_name[names[0]].diagnosis == "x1 = Phi h1, not x0 + Phi h1" and alone.looks[0]
-    line = files.conclusion([by_name[name] for name in names])
+    line = vectors.conclusion([by_name[name] for name in names])
     assert line == "0 of 3 cases passed; 3 of 3 failures look like: x1 = Phi h1, not x0 + Phi h1"
 
 

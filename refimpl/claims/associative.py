@@ -14,13 +14,6 @@ TWO = np.array([[-1, 1], [1 / 2, 1 / 2]])                           # nodes and 
 THREE = np.array([[-ROOT, 0, ROOT], [1 / 6, 2 / 3, 1 / 6]])
 
 
-def cubature(rules):
-    """All combinations of the rules' nodes, (count, len(rules)), and their weights; a rule a coordinate."""
-    grid = np.meshgrid(*(nodes for nodes, _ in rules), indexing="ij")
-    weights = reduce(np.multiply.outer, (w for _, w in rules)).ravel()
-    return np.stack(grid, axis=-1).reshape(len(weights), -1), weights
-
-
 def mean_and_variance(N, d, k, control):
     """Mean and variance of s_0k over Gaussian u and v, exact up to rounding: cubature.
 
@@ -28,9 +21,11 @@ def mean_and_variance(N, d, k, control):
     v = u, which breaks this too). Two nodes a coordinate integrate degree 3 against N(0, 1), three
     degree 5. Every other pair j, k has the same moments: the vectors are exchangeable.
     """
-    points, weights = cubature([THREE if i == special else TWO for special in ((0,) if control else (0, k))
-                                for i in range(N) for _ in range(d)])
-    points = points.reshape(len(weights), -1, N, d) / np.sqrt(d)
+    rules = [THREE if i == special else TWO
+             for special in ((0,) if control else (0, k)) for i in range(N) for _ in range(d)]
+    grid = np.meshgrid(*(nodes for nodes, _ in rules), indexing="ij")
+    weights = reduce(np.multiply.outer, (w for _, w in rules)).ravel()
+    points = np.stack(grid, axis=-1).reshape(len(weights), -1, N, d) / np.sqrt(d)
     u, v = points[:, 0], points[:, -1]
     scores = read(write(u, v), u, v)[:, 0, k]
     mean = weights @ scores

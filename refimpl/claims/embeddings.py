@@ -10,10 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import linregress, t as student
 
-from refimpl.claims.associative import THREE, TWO, cubature
 from refimpl.claims.claim import claim
 from refimpl.gradcheck import complex_step
-from refimpl.associative import write
 from refimpl.induction import theory
 from refimpl.induction.memory import construct
 from refimpl.induction.model import Params, forward
@@ -141,24 +139,3 @@ def samples_reach_the_constant(case, V, T, bo):
         ratios.append(d * (gap ** 2).sum())
     expected = theory.gap_constant(np.log(bigram.pi_b), z[-1], *uniform_attention(z, V), bo).sum()
     return 1.0, np.mean(ratios) / expected, 5 * np.std(ratios) / len(ratios) ** 0.5 / expected
-
-
-@claim("I12c", "gap of one memory alone, at every width", source="this project", provenance="derived",
-       derivation=theory.copy_gap, cases=12, control="entries ±d^(−1/2), not Gaussian",
-       memory=("WO", "WF"), V=(1, 4), d=(1, 2), bo=(0.2, 5.0))
-def gap_of_one_memory(case, memory, V, d, bo):
-    """E gap[u]² by cubature: the square has degree 4 in every coordinate of U, E and WV."""
-    V = V if d == 1 else min(V, 2) if memory == "WF" else 1     # 3^9 nodes at most
-    points, weights = cubature([TWO if case.control else THREE] * (2 * V * d + d * d * (memory == "WO")))
-    U, E, WV = (part.reshape(-1, size, d) / np.sqrt(d) for part, size in
-                zip(np.split(points, [V * d, 2 * V * d], axis=1), (V, V, d)))
-    if memory == "WO":
-        a = case.rng.normal(size=V)
-        E_image = E @ WV.swapaxes(1, 2)
-        target, expected = bo * a, theory.copy_gap(a, d, bo)
-        logits = bo * U @ write(U, E_image) @ (a @ E_image)[:, :, None]
-    else:
-        log_pi_b, z = np.log(case.rng.dirichlet(np.ones(V + 1), V))[:, :V], int(case.rng.integers(V))
-        target, expected = log_pi_b[z], theory.bigram_gap(log_pi_b, z, d)
-        logits = U @ write(U, log_pi_b.T @ E) @ E[:, z, :, None]
-    return expected, weights @ (logits[:, :, 0] - target) ** 2

@@ -127,7 +127,7 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
 
 @claim("I4", "hard previous-token limit, first position included", source="WS24",
        provenance="formalised", derivation=theory.hard_mass, control="b1 = 1, far from the limit",
-       control_space=dict(prompt=("trigger first",), V=(8, 65), T=(16, 64), b2=(3.0, 20.0)),
+       control_space=dict(prompt=("uniform",), V=(3, 6), T=(32, 64), b2=(3.0, 20.0)),
        law=LAWS, prompt=PROMPTS, limit=("b1", "b1 and b2"), V=(2, 65), T=(1, 64),
        b2=(0.0, 20.0), bo=(0.1, 100.0))
 def hard_limit(case, law, prompt, limit, V, T, b2, bo):
@@ -178,6 +178,13 @@ class Duel(NamedTuple):
     logit_u: float
     logit_w: float
     margin: float           # the first minus the second
+
+
+class Boundary(NamedTuple):
+    """Where the margin vanishes: at which length, and at which number of repetitions."""
+
+    critical_length: float
+    inverse_of_critical_repetitions: float
 
 
 DUELS = ("u alone", "any")
@@ -241,14 +248,12 @@ def hijack_margin(case, prompt, where, law, V, k, others, fillers, b2, ratio):
     # The margin falls as 1 / (e^b2 C + T − C) with T, and is linear in k if C stays.
     C = k + others
     weight = np.exp(b2) * C + T - C
-    boundary = theory.hijack(k, T, gap, b2, bo, C if others else None)
+    _, T_star, k_star = theory.hijack(k, T, gap, b2, bo, C if others else None)
     length, least = T + margin * weight / gap, k - margin * weight / (np.exp(b2) * bo)
-    if others:
-        return ((predicted, boundary.critical_length, boundary.critical_repetitions),
-                (observed, length, least), (size, size * weight / gap, size * weight / bo))
-    # Here C is k, and T / k* tokens a repetition are T* / k.
-    return ((predicted, boundary.critical_length, T / boundary.critical_repetitions),
-            (observed, length, max(length, 0.0) / k), (size, size * weight / gap, size * weight / gap))
+    # If C is k, T / k* tokens a repetition are T* / k: they may be too few, and k* infinite.
+    inverse = 1 / least if others else max(length, 0.0) / (k * T)
+    return ((predicted, Boundary(T_star, 1 / k_star)), (observed, Boundary(length, inverse)),
+            (size, size * weight / gap))
 
 
 @claim("I5b", "at finite b1, who wins is certain outside a band", source="WS24", provenance="derived",

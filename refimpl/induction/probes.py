@@ -1,4 +1,4 @@
-"""Whether trained weights hold the memories that `construct` writes (claim I10).
+"""Whether trained weights hold the memories that `construct` writes.
 
 A probe reads one weight matrix through the embeddings, row by row. A row holds the scores of all
 candidates for one query, and one candidate is right: the one that `construct` stores. A constant added to
@@ -89,7 +89,7 @@ def WF(params, bigram):
 
 
 def effective_strengths(params, triggers, encoding="relative", train_length=None):
-    """The strengths with which any model holds the constructed memories (claim I10; provenance: derived).
+    """The strengths with which any model holds the constructed memories (provenance: derived).
 
     b1, b2 and bo are the `strength` of the probes of WK1, WK2 and WO. In an orthonormal frame they are
     exactly those given to `construct`. Arguments and errors as in the probes. Returns Strengths.

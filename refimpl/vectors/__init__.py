@@ -142,7 +142,7 @@ The check mostly says it. Otherwise, the usual reasons:
     the largest logit alone     before fine-tuning, the answers of a recall prompt tie, and rounding decides
 """
 
-from refimpl.vectors.compare import Report
-from refimpl.vectors.files import Vector, check_folder, compare, conclusion, load, read, write
+from refimpl.vectors.compare import Report, conclusion
+from refimpl.vectors.files import Vector, check_folder, compare, load, read, write
 
 __all__ = ["Report", "Vector", "check_folder", "compare", "conclusion", "load", "read", "write"]

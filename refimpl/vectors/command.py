@@ -5,7 +5,7 @@ from pathlib import Path
 
 from refimpl.terminal import write_whole
 from refimpl.vectors import cases, files
-from refimpl.vectors.compare import TOLERANCES
+from refimpl.vectors.compare import TOLERANCES, conclusion
 
 
 YOURS = {"induction": {"encoding": ["relative", "absolute"], **dict.fromkeys(("V", "d", "T", "L", "B"), int)},
@@ -71,7 +71,7 @@ def run_vectors_check(args):
     reports = files.check_folder(args.folder, args.theirs, args.precision, args.model, args.only)
     for report in reports:
         print(report)
-    print(files.conclusion(reports, len(names) - len(files.select(names, args.model, args.only))))
+    print(conclusion(reports, len(names) - len(files.select(names, args.model, args.only))))
     passed = all(report.passed for report in reports)
     if args.json is not None:
         content = {"precision": args.precision, "passed": passed,

@@ -1,5 +1,6 @@
 """Comparing a port's arrays with a case of the vectors: what departs, by how much, what it looks like."""
 
+from collections import Counter
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -172,3 +173,26 @@ def dtype_problem(ours, theirs):
     fits = {"f": kind == "f" and size in (4, 8), "i": kind in "iu", "b": kind == "b"}[ours.dtype.kind]
     expected = {"f": "float64 or float32", "i": "integers", "b": "bool"}[ours.dtype.kind]
     return None if fits else f"dtype {theirs.dtype}, expected {expected}"
+
+
+def agreed(reports):
+    """The reports, of alternatives keeping those names that explain the most cases."""
+    counts = Counter(words for report in reports for alike in report.looks for words in alike)
+    return [report._replace(looks=tuple(
+        tuple(words for words in alike if counts[words] == max(counts[w] for w in alike))
+        for alike in report.looks)) for report in reports]
+
+
+def conclusion(reports, left_out=0):
+    """One line on all cases, with the diagnoses that most of those that failed share."""
+    failed = [report for report in reports if not report.passed]
+    line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
+    counts = Counter(words for report in failed if report.departing for alike in report.looks
+                     for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
+    ranked = sorted(counts, key=lambda words: (words == UNKNOWN, -counts[words]))
+    named = [f"{counts[words]} of {len(failed)} failures look like: {words}" for words in ranked[:3]
+             if words != UNKNOWN]
+    rest = sum(counts[words] for words in ranked[len(named):] if words != UNKNOWN)
+    named += [f"{rest} like something else"] * (rest > 0)
+    named += [f"{counts[UNKNOWN]} {UNKNOWN}"] * (UNKNOWN in counts)
+    return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +24,9 @@ from refimpl.induction.model import ENCODINGS
 from refimpl.recall.model import ACTIVATIONS
 from refimpl.vectors import cases, mistakes
 from refimpl.vectors.cases import LABELS, SYSTEMS, Case
-from refimpl.vectors.compare import REASON, TOLERANCES, Report, compare_arrays, floors_of, gap, group
-from refimpl.vectors.diagnose import UNKNOWN, Memory
+from refimpl.vectors.compare import (
+    REASON, TOLERANCES, Report, agreed, compare_arrays, floors_of, gap, group)
+from refimpl.vectors.diagnose import Memory
 from refimpl.vectors.dialects import as_array
 
 SCHEMA = 1
@@ -381,26 +381,3 @@ def select(names, model=None, only=None):
         raise ValueError(f"only: expected a pattern that a case matches, such as 'induction/*absolute*', "
                          f"got {only or model!r}, which none of {len(names)} does")
     return chosen
-
-
-def agreed(reports):
-    """The reports, of alternatives keeping those names that explain the most cases."""
-    counts = Counter(words for report in reports for alike in report.looks for words in alike)
-    return [report._replace(looks=tuple(
-        tuple(words for words in alike if counts[words] == max(counts[w] for w in alike))
-        for alike in report.looks)) for report in reports]
-
-
-def conclusion(reports, left_out=0):
-    """One line on all cases, with the diagnoses that most of those that failed share."""
-    failed = [report for report in reports if not report.passed]
-    line = f"{len(reports) - len(failed)} of {len(reports)} cases passed"
-    counts = Counter(words for report in failed if report.departing for alike in report.looks
-                     for words in {" or ".join(alike[:3]) if not alike[0].startswith(UNKNOWN) else UNKNOWN})
-    ranked = sorted(counts, key=lambda words: (words == UNKNOWN, -counts[words]))
-    named = [f"{counts[words]} of {len(failed)} failures look like: {words}" for words in ranked[:3]
-             if words != UNKNOWN]
-    rest = sum(counts[words] for words in ranked[len(named):] if words != UNKNOWN)
-    named += [f"{rest} like something else"] * (rest > 0)
-    named += [f"{counts[UNKNOWN]} {UNKNOWN}"] * (UNKNOWN in counts)
-    return "; ".join([line, *named]) + f"; {left_out} left out" * (left_out > 0)

@@ -69,21 +69,6 @@ def test_coordinates_tend_to_the_frame_with_their_variances(rng):
         assert abs(added.var(axis=0) - variance).max() < 5 * (2 / 2000) ** 0.5
 
 
-@pytest.mark.parametrize("d", [1, 2, 5])
-def test_gap_of_one_memory_at_other_widths(d, rng):
-    """WO alone on 2 tokens, WF alone on 3: means over draws, within five standard errors."""
-    a, n = np.array([0.7, -1.3]), 100_000
-    U, E = rng.normal(0, d ** -0.5, (2, n, 2, d))
-    WV = rng.normal(0, d ** -0.5, (n, d, d))
-    image = E @ WV.swapaxes(1, 2)
-    gap = 1.5 * (U @ (U.swapaxes(1, 2) @ (image @ (a @ image)[:, :, None])))[:, :, 0] - 1.5 * a
-    U, E = rng.normal(0, d ** -0.5, (2, n, 3, d))
-    L = np.log(rng.dirichlet(np.ones(3), 3))
-    other = (U @ (U.swapaxes(1, 2) @ (L.T @ (E @ E[:, 1, :, None]))))[:, :, 0] - L[1]
-    for found, expected in ((gap, theory.copy_gap(a, d, 1.5)), (other, theory.bigram_gap(L, 1, d))):
-        assert (abs((found ** 2).mean(axis=0) - expected) < 5 * (found ** 2).std(axis=0) / n ** 0.5).all()
-
-
 def test_full_draws_ten_times_as_often(monkeypatch):
     seen = []
     original = embeddings.draw_coordinates

@@ -25,21 +25,31 @@ for memory in ("constructed", "one-hot", "random"):
     alpha = data[f"{memory}_2_after"][0]
     assert (alpha[0:4:2] + alpha[1:4:2]).max() > 0.8 and alpha[-2:].min() > 0.3, memory
 assert data["one-hot_pretrained"].min() == data["random_pretrained"].min() == 1"""),
-    "samples": ("data = figure.compute((9, 11), (0, 1, 2), (10,))", """
-assert (data["M"] <= 16).all() and data["positions"][..., 0].max() <= 0.1
-assert np.abs(np.median(data["M"], axis=1) / np.median(data["theory_M"], axis=1) - 1).max() < 0.6
+    "samples": ("data = figure.compute((0,), (7,), (50, 150), 7, (10,), (10, 100))", """
+law = -np.array(figure.M_FLOW) / (np.array(figure.M_FLOW) + 3)
+assert np.abs(data["slope"][:, 0] / law - 1).max() < 0.03
+assert (data["infer"] > data["floor"][..., None]).all() and data["positions"].max() < 0.1
+at = np.searchsorted(figure.TIMES, data["sgd_times"])       # SGD on the line of the flow
+assert np.abs(data["sgd"][:, 0] / data["infer"][:, 0, at] - 1).max() < 0.15
 rng = np.random.default_rng(0)
 facts = figure.Facts.latin(64, 8, rng)
-train, test = figure.half(facts, 20, rng, 0), figure.half(facts, 20, rng, 1)
+train, test = (figure.draw(facts, 20, rng, odd, np.arange(odd, 8, 2)) for odd in (0, 1))
 assert not np.isin(test.subjects, train.subjects).any() and not np.isin(test.relation, train.relation).any()
-assert figure.bisect(lambda M: M >= 11, 64) == 11 and figure.bisect(lambda M: False, 64) == 65"""),
-    "trap": ("data = figure.compute((8.0, 64.0), (0.125, 8.0), (0,), 150)", """
+losses = np.full((2, len(figure.MS), 3), 1.0)
+losses[0, 4:] = 0
+least = figure.enough(losses)
+assert least[0] == figure.MS[4] and np.isnan(least[1])"""),
+    "trap": ("data = figure.compute((8.0, 64.0), (0.125, 8.0), (0,), 150, (1.0, 8.0), 500)", """
 relu = data["excess"][1, :, :, 0]
 assert (relu[:, 0] < 0.1).all() and relu[1, 1] > 1.3
-assert abs(data["u"][1, 1, 1, 0] - 1) < 1e-3"""),
-    "noise": ("data = figure.compute((0,), 300, 150, (0.0, 0.6), (8, 64), (1, 3), (0.0, 0.5))", """
+assert abs(data["u"][1, 1, 1, 0] - 1) < 1e-3
+for lam, (start, time) in zip(data["back_lams"], data["back"][:, 0]):
+    law = figure.theory.way_back(start, figure.BIAS, figure.N, figure.R, lam, figure.BIAS)
+    assert abs(time / law - 1) < 0.05"""),
+    "noise": ("data = figure.compute((0,), 300, 150, (0.0, 0.6), (8, 64), (1, 3), (0.0, 0.5), 2000)", """
 assert data["sizes"][..., :2].min() >= 0.99 and data["pairs"][..., :2].min() >= 0.99
-assert data["wrong"][1, 0, 0] < data["wrong"][0, 0, 0] and data["wrong"][1, 0, 1] == 1"""),
+assert data["wrong"][1, 0, 0] < data["wrong"][0, 0, 0] and data["wrong"][1, 0, 1] == 1
+assert abs(data["large"][1, 0] - figure.theory.noisy_accuracy(0.6, 4, figure.LARGE, 8)[0]) < 0.03"""),
 }
 
 

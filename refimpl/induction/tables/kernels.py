@@ -152,9 +152,13 @@ def layer2_forward(z, t, c, K2):
     """z (K,), t (r,) rising, c (K, n), K2 (2n, 2n) -> w (n, r), A (K, r) = A2, x = [c h g] (3n, r)."""
     K, n, r = len(z), c.shape[1], len(t)
     x, total, most = np.zeros((3 * n, r), c.dtype), np.zeros(r, c.dtype), np.full(r, -np.inf, c.dtype)
-    x[:n] = c[t].T
+    for i in range(r):      # loops: what NumPy does in a line takes 2 s more to compile
+        for k in range(n):
+            x[k, i] = c[t[i], k]
     q = np.dot(K2[n:].T, x[:n])
-    q += K2[z[t]].T
+    for i in range(r):
+        for k in range(2 * n):
+            q[k, i] += K2[z[t[i]], k]
     u, w, h = q[:n], q[n:], x[n:2 * n]
     A = np.dot(c, w)
     for s in range(K):

@@ -209,7 +209,7 @@ def third_gradient_by_values(J, B, encoding="relative"):
     V, T = J.shape[:2]
     gain = np.einsum("oj,ossij->s", B, J)                   # E[B[o, z_s]]
     if encoding == "absolute":
-        P = J[:, 0, 0].sum(axis=(1, 2))
+        P = np.einsum("ossij->o", J) / T
         gain = gain + averaging(T).mean(axis=0) * (P @ P - 1 / V)
     return by_place(np.broadcast_to(gain, (T, T)), encoding)
 
