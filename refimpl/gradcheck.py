@@ -92,7 +92,9 @@ def adjoint_gap(forward, backward, x, rng):
     left = np.sum(J_dx * dy)
     right = sum(np.sum(a * b) for a, b in zip(dx, JT_dy, strict=True))
     size = max(abs(left), np.sqrt(sum(np.sum(np.square(a)) for a in JT_dy)))
-    return float(abs(left - right) / (size or 1)) if np.isfinite([left, right, size]).all() else np.inf
+    if not np.isfinite([left, right, size]).all():
+        return np.inf
+    return float(abs(left - right) / size) if size else 0.0
 
 
 def relative_error(a, b):

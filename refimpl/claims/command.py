@@ -307,13 +307,9 @@ def derivation(claim):
 
 def small_instance(space):
     """An instance a tenth of the way into each range, of the first kinds."""
-    instance = claims.draw(space, np.random.default_rng(0), 0)
-    for name, values in space.items():
-        low, high = values[0], values[-1]
-        if isinstance(low, int):
-            instance[name] = min(high, low + max(3, (high - low) // 10))
-        elif isinstance(low, float):
-            instance[name] = low + (high - low) / 10
+    small = {str: lambda low, high: low, float: lambda low, high: low + (high - low) / 10,
+             int: lambda low, high: min(high, low + max(3, (high - low) // 10))}
+    instance = {name: small[type(values[0])](values[0], values[-1]) for name, values in space.items()}
     return {**instance, "seed": 0}
 
 
@@ -325,8 +321,8 @@ def in_numbers(claim, outcome):
     lines = [line for (name, *left), (_, *right) in zip(*sides)
              for line in side_by_side(claim.kind, name, *left, *right)]
     singles = [part for _, part in sides[0] if np.ndim(part) == 0]
-    for value, (below, above) in zip(singles, outcome.accepted):
-        lines.append(f"a prediction below {value + below:.3g} or above {value + above:.3g} would be rejected")
+    lines += [f"a prediction below {value + below:.3g} or above {value + above:.3g} would be rejected"
+              for value, (below, above) in zip(singles, outcome.accepted)]
     verdict = "does not hold" if claims.fails(claim, outcome) else "holds"
     worst = f"error {outcome.error:.1e}" if outcome.margin is None else f"margin {outcome.margin:+.1e}"
     return "\n".join([*lines, f"{worst}, allowed {claim.tolerance:.0e}: {verdict}"])
