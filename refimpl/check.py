@@ -202,9 +202,8 @@ def mask(name, values, shape):
 
 def memory(name, size):
     """Raise ValueError if `size` bytes are more than this machine's memory; where that is unknown, pass."""
-    if not hasattr(os, "sysconf"):      # not on Windows
-        return
-    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    known = hasattr(os, "sysconf")      # not on Windows
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else np.inf
     if size > limit:
         raise ValueError(f"{name}: expected a size that fits into memory, {limit / 2 ** 30:.1f} GiB, "
                          f"got one that takes about {size / 2 ** 30:.1f} GiB")

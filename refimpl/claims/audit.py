@@ -116,12 +116,11 @@ def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, 
     outcomes, broken = done[:len(instances)], done[len(instances):]
     failure, message = next(((each, outcome.message) for each, outcome in zip(instances, outcomes)
                              if fails(claim, outcome)), (None, ""))
-    if failure is not None and not (full and not claim.exact) and instance is None:
+    if failure is not None and (claim.exact or not full) and instance is None:
         failure = shrink(claim, failure, text)
         message = evaluate(claim, failure, text).message
-    control_passed, control_message = next(
-        ((each, outcome.message) for each, outcome in zip(controls, broken) if not breaks(claim, outcome)),
-        (None, ""))
+    control_passed, control_message = next(((each, outcome.message) for each, outcome in zip(controls, broken)
+                                            if not breaks(claim, outcome)), (None, ""))
     margins = [(outcome.margin, at) for outcome, at in zip(outcomes, instances) if outcome.margin is not None]
     margin, margin_at = min(margins, key=lambda pair: pair[0], default=(None, None))
     accepted = [(max(low for low, _ in bounds), min(high for _, high in bounds))
