@@ -111,7 +111,10 @@ def choice(name, value, allowed):
 
 
 def is_balls(array):
-    """Whether these are numbers of interval arithmetic, whose comparisons are True only when certain."""
+    """Whether these are numbers of interval arithmetic, which have a radius: they pass as they are.
+
+    Their comparisons are True only when certain, so a bound refuses what certainly breaks it.
+    """
     return array.dtype == object and array.size > 0 and all(
         hasattr(x, "rad") or type(x) in (int, float) for x in array.flat) and hasattr(array.flat[0], "rad")
 
