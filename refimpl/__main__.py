@@ -35,7 +35,6 @@ if LOADING:
 EXAMPLES = """\
 examples:
   python -m refimpl audit                          every claim, on Python's own language reference
-  python -m refimpl audit --claim I3 --cases 1000  one claim, a thousand instances
   python -m refimpl audit --from my_claims.py      your own derivation
   python -m refimpl explain I5                     a claim, its derivation, one instance in numbers
   python -m refimpl vectors write V                test vectors for a port in another framework
@@ -43,11 +42,8 @@ examples:
   python -m refimpl gradcheck my_layer.py          what is wrong with a gradient of your own
   python -m refimpl probe theirs.npz --dialect birth   what a checkpoint has learned
 
-exit status: 0 all is well, 1 a claim failed, its control passed, a port departs or a gradient is
-wrong, 2 bad usage or a machine that cannot write, 130 interrupted, 141 the reader of its output stopped
-reading
-
-OpenBLAS runs on one thread, unless OPENBLAS_NUM_THREADS says otherwise.
+exit status: 0 all is well, 1 a claim failed, its control passed, a port departs or a gradient is wrong,
+2 bad usage or a machine that cannot write, 130 interrupted, 141 the reader of its output stopped reading
 """
 
 
@@ -83,10 +79,8 @@ def build_parser():
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"refimpl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    claims.add_commands(commands)
-    vectors.add_commands(commands)
-    gradient_verdict.add_commands(commands)
-    probe.add_commands(commands)
+    for module in (claims, vectors, gradient_verdict, probe):
+        module.add_commands(commands)
     return parser
 
 

@@ -58,8 +58,7 @@ def broadcast(**shapes):
 def integers(name, values, low, high, ndim=None, shape=None):
     """Return `values` as a contiguous int64 array (a copy if need be); each is in low..high−1.
 
-    `ndim`, if given, is the number of axes expected; `shape` as in `shaped`. An array without entries
-    is refused.
+    `ndim` is the number of axes; `shape` as in `shaped`. An array without entries is refused.
     """
     array = asarray(name, values)
     if array.dtype.kind not in "iu":
@@ -71,8 +70,7 @@ def integers(name, values, low, high, ndim=None, shape=None):
     if array.size == 0:
         raise ValueError(f"{name}: expected at least one entry, got shape {array.shape}")
     if array.min() < low or array.max() >= high:
-        raise ValueError(f"{name}: expected values in {low}..{high - 1}, "
-                         f"got {array.min()}..{array.max()}")
+        raise ValueError(f"{name}: expected values in {low}..{high - 1}, got {array.min()}..{array.max()}")
     return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
 
 
@@ -122,10 +120,7 @@ def is_balls(array):
 
 
 def floats(name, values, shape, dtype=None):
-    """Return `values` as a contiguous array of finite numbers; None in `shape` leaves a size free.
-
-    The dtype is one of float64, float32, complex128, and equal to `dtype` if that is given.
-    """
+    """Return `values` as a contiguous array of finite numbers of this dtype, one of FLOATS; None is any."""
     array = asarray(name, values)
     if is_balls(array) or array.dtype == dtype == object:   # zeros of a memory of balls may be integers
         return shaped(name, array, shape)
@@ -134,16 +129,12 @@ def floats(name, values, shape, dtype=None):
         raise ValueError(f"{name}: expected dtype {expected}, got {array.dtype}")
     shaped(name, array, shape)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, got "
-                         f"{array[~np.isfinite(array)][0]} among them")
+        raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]} among them")
     return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def reals(name, values, shape=None, low=-np.inf, high=np.inf):
-    """Return `values`, integers or reals, as contiguous finite float64 numbers in low..high.
-
-    `shape` as in `shaped`; None is any.
-    """
+    """Return `values`, integers or reals, as contiguous finite float64 numbers in low..high."""
     array = asarray(name, values)
     if is_balls(array) and not any(x < low or x > high for x in array.flat):
         return array if shape is None else shaped(name, array, shape)
@@ -206,8 +197,7 @@ def mask(name, values, shape):
     """Return `values` as a boolean array of this shape with at least one True."""
     array = asarray(name, values)
     if array.dtype != np.bool_ or array.shape != shape:
-        raise ValueError(f"{name}: expected dtype bool and shape {shape}, "
-                         f"got {array.dtype} and {array.shape}")
+        raise ValueError(f"{name}: expected dtype bool, shape {shape}, got {array.dtype}, {array.shape}")
     if not array.any():
         raise ValueError(f"{name}: expected at least one True, got none")
     return array
@@ -215,22 +205,17 @@ def mask(name, values, shape):
 
 def memory(name, size):
     """Raise ValueError if `size` bytes are more than this machine's memory; where that is unknown, pass."""
-    if not hasattr(os, "sysconf"):      # not on Windows
-        return
-    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    known = hasattr(os, "sysconf")      # not on Windows
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else np.inf
     if size > limit:
         raise ValueError(f"{name}: expected a size that fits into memory, {limit / 2 ** 30:.1f} GiB, "
                          f"got one that takes about {size / 2 ** 30:.1f} GiB")
 
 
-# Declarations. A formula says once what each argument is, and its body is then the formula alone:
-#
-#     @takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive())
-#     def infer_loss(u, v, R, lam):
-#
-# A shape is a letter with a factor and an offset, such as "n+1" or "2n+1"; the first argument that has the
-# letter fixes it (n >= 1), the others must agree. A bound may be an expression in these letters and in the
-# integers declared before it, such as "(n+1)*R". tests/test_fuzz.py reads the same declarations.
+# Declarations, such as @takes(u=weights("n+1"), v=weights("n"), R=whole(1), lam=positive()). A shape is a
+# letter with a factor and an offset, such as "2n+1"; the first argument that has it fixes it (n >= 1),
+# the others must agree. A bound may be an expression in these letters and in the integers declared before it,
+# such as "(n+1)*R". tests/test_fuzz.py reads the same declarations.
 
 class Kind(NamedTuple):
     """What an argument must be."""
@@ -244,9 +229,9 @@ class Kind(NamedTuple):
         """Return the value as `test` does, and note in `sizes` the letters and integers that it fixes."""
         if value is None and self.optional:
             return None
-        value = self.test(name, value, **{
-            key: eval(bound, {}, sizes) if isinstance(bound, str) else bound
-            for key, bound in self.bounds.items()})
+        bounds = {key: eval(bound, {}, sizes) if isinstance(bound, str) else bound
+                  for key, bound in self.bounds.items()}
+        value = self.test(name, value, **bounds)
         if self.shape is not None:
             fit(name, value.shape, self.shape, sizes)
         if type(value) is int:
@@ -257,9 +242,9 @@ class Kind(NamedTuple):
 def takes(**kinds):
     """Decorate a formula: each argument is accepted by its Kind, in this order, before the body runs."""
     def decorate(formula):
-        names = tuple(inspect.signature(formula).parameters)
-        assert set(names) == set(kinds), f"{formula.__name__}: declared {set(kinds)}, takes {set(names)}"
         signature = inspect.signature(formula)
+        names = set(signature.parameters)
+        assert names == set(kinds), f"{formula.__name__}: declared {set(kinds)}, takes {names}"
 
         @functools.wraps(formula)
         def checked(*args, **kwargs):

@@ -19,24 +19,13 @@ def complex_step(f, x):
     """Derivative of a real-analytic f by every coordinate: ∂f/∂x_i = Im f(x + i h e_i) / h.
 
     f(x + i h e) = f + i h f' − h² f''/2 − i h³ f'''/6 + …, so the imaginary part over h is f' up to
-    h² f'''/6. Nothing is subtracted, so h can be 1e-30, and the remainder is below rounding. The result
-    is as precise as f itself: about 1e-15 relative to the largest of the terms whose sum is f'.
+    h² f'''/6. Nothing is subtracted, so h can be 1e-30, and the remainder is below rounding: the result is
+    as precise as f itself, about 1e-15 relative to the largest of the terms whose sum is f'.
 
     f takes x as complex128 and returns a complex scalar. It must not conjugate, and it may compare real
-    parts only. It is called once for every coordinate.
-
-    Returns float64. Raises ValueError if f returns a real number, which has lost the imaginary part.
+    parts only. Returns float64. Raises ValueError if f returns a real number: its imaginary part is lost.
     """
-    check.instance("f", f, Callable, "a function")
-    arrays = [array.astype(np.complex128) for array in real_fields(x)]
-    derivative = []
-    for array in arrays:
-        derivative.append(np.empty(array.shape))
-        for i in np.ndindex(array.shape):
-            array[i] += 1j * STEP
-            derivative[-1][i] = imaginary("f", f(like(x, arrays)), ()) / STEP
-            array[i] = array[i].real
-    return like(x, derivative)
+    return by_coordinate(f, x, np.complex128, lambda at, x_i: imaginary("f", at(x_i + 1j * STEP), ()) / STEP)
 
 
 def central_difference(f, x, step=DIFFERENCE):
@@ -46,25 +35,32 @@ def central_difference(f, x, step=DIFFERENCE):
     smallest near h = (3 eps |f/f'''|)^(1/3). For numbers of order 1 the default eps^(1/3) ≈ 6e-6 gives
     about 10 digits: fewer than `complex_step`, but f may be any real function.
 
-    f takes x as float64 and returns a finite real scalar. It is called twice for every coordinate. Raises
-    ValueError if the step is not positive, or too small to move some x_i.
+    f takes x as float64 and returns a finite real scalar. Raises ValueError if the step is not positive, or
+    too small to move some x_i.
     """
-    check.instance("f", f, Callable, "a function")
     step = check.real("step", step, 0)
-    arrays = [array.copy() for array in real_fields(x)]
-    derivative = []
-    for array in arrays:
-        derivative.append(np.empty(array.shape))
+
+    def slope(at, x_i):
+        above, below = x_i + step, x_i - step
+        if below == above:
+            raise ValueError(f"step: expected one that moves x = {x_i}, got {step}")
+        # x ± h are rounded: divide by the step that was taken.
+        return (check.reals("f", at(above), ()) - check.reals("f", at(below), ())) / (above - below)
+    return by_coordinate(f, x, np.float64, slope)
+
+
+def by_coordinate(f, x, dtype, slope):
+    """slope(at, x_i) for every coordinate, in the type of x; at(v) is f where x_i is v."""
+    check.instance("f", f, Callable, "a function")
+    arrays = [array.astype(dtype) for array in real_fields(x)]
+    derivative = [np.empty(array.shape) for array in arrays]
+    for array, slopes in zip(arrays, derivative):
         for i in np.ndindex(array.shape):
+            def at(value, array=array, i=i):
+                array[i] = value
+                return f(like(x, arrays))
             start = array[i]
-            array[i] = above = start + step
-            f_above = check.reals("f", f(like(x, arrays)), ())
-            array[i] = below = start - step
-            if below == above:
-                raise ValueError(f"step: expected one that moves x = {start}, got {step}")
-            f_below = check.reals("f", f(like(x, arrays)), ())
-            # x ± h are rounded: divide by the step that was taken.
-            derivative[-1][i] = (f_above - f_below) / (above - below)
+            slopes[i] = slope(at, start)
             array[i] = start
     return like(x, derivative)
 
@@ -76,13 +72,11 @@ def adjoint_gap(forward, backward, x, rng):
     size of x, and Jᵀ dy = backward(x, dy). A wrong entry anywhere in Jᵀ changes the second product, except
     for directions of probability zero: dx and dy are Gaussian.
 
-    forward takes x as complex128 and returns a complex array or scalar; backward(x, dy), dy as
-    forward's result but real, returns something like x.
+    forward takes x as complex128 and returns a complex array or scalar; backward takes a real dy of that
+    shape and returns something like x. Raises ValueError if they return a real result, or other shapes.
 
-    Returns |gap| / max(|⟨J dx, dy⟩|, |Jᵀ dy|), since for most dx the product ⟨dx, Jᵀ dy⟩ is about as large
-    as |Jᵀ dy|. That is 1e-15 to 1e-13 if the backward is right, about the relative error of Jᵀ dy if it is
-    wrong, and inf if something is not finite. Raises ValueError if forward returns a real result, or
-    backward other shapes.
+    Returns |gap| / max(|⟨J dx, dy⟩|, |Jᵀ dy|): 1e-15 to 1e-13 if the backward is right, about the relative
+    error of Jᵀ dy if it is wrong, and inf if something is not finite.
     """
     for name, function in (("forward", forward), ("backward", backward)):
         check.instance(name, function, Callable, "a function")
@@ -106,9 +100,9 @@ def adjoint_gap(forward, backward, x, rng):
 def relative_error(a, b):
     """max|a − b| / max(max|a|, max|b|); of NamedTuples, the largest of their fields' errors.
 
-    A gradient may be exactly zero, and what is computed is then rounding. So a field is never compared
-    with less than VANISHING times the largest number in all fields. The error is 0 if both are zero (or
-    empty), inf if the shapes differ or a number is not finite. Raises ValueError unless a and b are numbers.
+    A gradient may be exactly zero, and what is computed is then rounding. So a field counts as at least
+    VANISHING times the largest number in all fields. The error is inf if the shapes differ or a number is not
+    finite. Raises ValueError unless a and b are numbers.
     """
     a, b = numbers("a", a), numbers("b", b)
     if [x.shape for x in a] != [y.shape for y in b] or not all(np.isfinite(x).all() for x in a + b):
@@ -147,6 +141,5 @@ def imaginary(name, y, shape=None):
     """The imaginary part of what the function of this name returned."""
     y = check.asarray(name, y)
     if y.dtype.kind != "c":
-        raise ValueError(f"{name}: expected a complex result (did it drop the imaginary part?), "
-                         f"got {y.dtype}")
+        raise ValueError(f"{name}: expected complex numbers (did it drop the imaginary part?), got {y.dtype}")
     return (y if shape is None else check.shaped(name, y, shape)).imag

@@ -8,6 +8,7 @@ it; else against central differences, extrapolated to step 0 (Richardson). Where
 sides tell kinks and jumps from mistakes. A mistake is named only if it explains all that departs.
 """
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from fractions import Fraction
@@ -19,7 +20,7 @@ from refimpl.terminal import run_file
 
 RIGHT, SINGLE = 1e-9, 1e-4      # relative error allowed in float64 and float32; a lost eps gives about 1e-5
 COARSE = 1e-10                  # f is rounded beyond this part of its size: not in float64
-DRAWN, SIDES = 3, 1000            # points, where the file draws them; entries whose two slopes are looked at
+DRAWN, SIDES = 3, 1000          # points, where the file draws them; entries whose two slopes are looked at
 
 
 class Function:
@@ -159,13 +160,10 @@ def verdict(a, b, x, doubt, size, small, slopes):
 
 def complex_derivative(function):
     """The complex step's derivative, or None if f does not take complex numbers."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
-            return gradcheck.complex_step(function, function.x)
-    except Exception:
-        return None
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        return gradcheck.complex_step(function, function.x)
 
 
 def richardson(line, noise):
@@ -180,7 +178,7 @@ def richardson(line, noise):
         for order, coarser in enumerate(above, start=1):
             row.append(row[-1] + (row[-1] - coarser) / (4 ** order - 1))
             bound = max(abs(row[-1] - row[-2]), abs(row[-1] - coarser), noise / h)
-            best = (row[-1], bound) if bound < best[1] else best
+            best = min(best, (row[-1], bound), key=lambda found: found[1])
         above = np.array(row)
     return best
 
@@ -191,19 +189,17 @@ def sides(line, noise):
     Of a smooth f their difference shrinks with the step, at a kink it stays, at a jump it grows.
     """
     h = max(1e-6, np.sqrt(noise))
-    (left, right), far = (((line(0) - line(-k)) / k, (line(k) - line(0)) / k) for k in (h, 30 * h))
-    apart, rounding = abs(right - left), 20 * max(noise, 1e-16) * abs(line(0)) / h
-    kink = 0 if apart <= max(0.3 * abs(far[1] - far[0]), rounding) else \
-        1 if apart < 3 * abs(far[1] - far[0]) else np.inf
-    return kink, min(left, right), max(left, right)
+    near, far = (((line(0) - line(-k)) / k, (line(k) - line(0)) / k) for k in (h, 30 * h))
+    apart, wide, rounding = np.ptp(near), np.ptp(far), 20 * max(noise, 1e-16) * abs(line(0)) / h
+    kink = 0 if apart <= max(0.3 * wide, rounding) else 1 if apart < 3 * wide else np.inf
+    return kink, min(near), max(near)
 
 
 def curve(line, slope, noise):
     """The error of difference quotients against the step: the step squared, then rounding over the step."""
     rows = f"\nf is rounded to {noise:.0e} of its size, as in float32; difference quotients by step:"
     for h in 10.0 ** -np.arange(1, 9):
-        error = max(abs((line(h) - line(-h)) / (2 * h) / (slope or 1) - 1), 1e-16)
-        rows += f"\n  step {h:.0e}  error {error:.0e}  {'#' * int(max(-np.log10(error), 0))}"
+        rows += f"\n  step {h:.0e}  error {abs((line(h) - line(-h)) / (2 * h) / (slope or 1) - 1):.0e}"
     return rows
 
 
@@ -256,14 +252,14 @@ def part(a, b, off, small):
     """What is wrong with some rows, columns or entries alone, or None."""
     if a.ndim == 2 and min(a.shape) > 1 and (off.sum(axis=1) == 1).all():
         return "wrong in one entry of each row: is the target's term left out?"
-    for axis, what in zip(range(a.ndim), ("row", "column") if a.ndim > 1 else ("entry",)):
+    for axis, what in enumerate(("row", "column") if a.ndim > 1 else ("entry",) * a.ndim):
         lines = np.flatnonzero(np.moveaxis(off, axis, 0).reshape(a.shape[axis], -1).any(axis=1))
         if len(lines) < a.shape[axis]:
             where = f"{what} {', '.join(map(str, lines[:6]))}{', …' * (len(lines) > 6)}"
-            return f"not 0 in {where}, where f does not move: is a mask left out?" \
-                if np.abs(a.take(lines, axis)).max() <= small else \
-                f"0 in {where}: left out?" if not b.take(lines, axis).any() else \
-                f"wrong in {where} alone: is a term left out there, or overwritten by another?"
+            if np.abs(a.take(lines, axis)).max() <= small:
+                return f"not 0 in {where}, where f does not move: is a mask left out?"
+            return f"wrong in {where} alone: is a term left out there, or overwritten by another?" \
+                if b.take(lines, axis).any() else f"0 in {where}: left out?"
     return None
 
 
@@ -276,10 +272,10 @@ def term(a, b, x, same):
         return f"lacks the term c x, as of a penalty c/2 |x|², c = {c:.6g}"
     lacks, rows = ((a - b).reshape(-1, a.shape[-1]), x.reshape(-1, a.shape[-1]))
     one, powers = np.ones_like(rows), np.exp(rows - rows.max(axis=1, keepdims=True))
-    for basis, words in (([one], "a constant, as the mean that a norm subtracts"),
-                         ([rows], "a multiple of x, as of a norm"),
-                         ([one, rows], "a constant and a multiple of x, as of layer norm"),
-                         ([powers], "a multiple of softmax(x), as of a softmax")):
+    for words, *basis in (("a constant, as the mean that a norm subtracts", one),
+                          ("a multiple of x, as of a norm", rows),
+                          ("a constant and a multiple of x, as of layer norm", one, rows),
+                          ("a multiple of softmax(x), as of a softmax", powers)):
         fit = [B @ np.linalg.lstsq(B, row, rcond=None)[0] for B, row in zip(np.stack(basis, axis=-1), lacks)]
         if a.shape[-1] >= len(basis) + 2 and same(np.array(fit), lacks):
             return f"lacks in each row {words}"

@@ -5,31 +5,28 @@ import os
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST = 300       # characters of a message
 
 
-class Progress:
-    """A line on stderr with rate and time left, if that is a terminal; nothing otherwise."""
+@contextmanager
+def progress(title):
+    """A function of (done, total) that shows rate and time left on stderr, if that is a terminal."""
+    start = time.monotonic()
 
-    def __init__(self, title):
-        self.title, self.start, self.shown = title, time.monotonic(), False
-
-    def __call__(self, done, total):
-        if sys.stderr.isatty():
-            seconds = time.monotonic() - self.start
-            rate = done / max(seconds, 1e-9)
-            print(f"\r\x1b[K{self.title}: {done} of {total}, {rate:.1f}/s, "
-                  f"{(total - done) / rate:.0f} s left", end="", file=sys.stderr, flush=True)
-            self.shown = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    def show(done, total):
+        rate = done / max(time.monotonic() - start, 1e-9)
+        print(f"\r\x1b[K{title}: {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left",
+              end="", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def write_whole(path, content):

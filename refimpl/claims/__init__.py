@@ -2,8 +2,8 @@
 
 from refimpl.claims.claim import Case, Claim, SEEDS, claim, collect, covers, draw, is_in, load, misfits
 from refimpl.claims.verdict import Outcome, breaks, compare, evaluate, fails
-from refimpl.claims.audit import CONTROLS, FULL, KEYS, Result, audit, builtin, shrink
+from refimpl.claims.audit import CONTROLS, ENCLOSED, FULL, KEYS, Result, audit, builtin, shrink
 
-__all__ = ["CONTROLS", "Case", "Claim", "FULL", "KEYS", "Outcome", "Result", "SEEDS", "audit", "breaks",
-           "builtin", "claim", "collect", "compare", "covers", "draw", "evaluate", "fails", "is_in", "load",
-           "misfits", "shrink"]
+__all__ = ["CONTROLS", "Case", "Claim", "ENCLOSED", "FULL", "KEYS", "Outcome", "Result", "SEEDS", "audit",
+           "breaks", "builtin", "claim", "collect", "compare", "covers", "draw", "evaluate", "fails", "is_in",
+           "load", "misfits", "shrink"]

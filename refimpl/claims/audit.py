@@ -10,13 +10,14 @@ import numpy as np
 from refimpl import check
 from refimpl.claims import (
     associative, convergence, embeddings, finetuning, induction, learning, noise, recall, samples)
-from refimpl.claims.claim import Claim, collect, covers, draw
+from refimpl.claims.claim import SEEDS, Claim, collect, covers, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
 
 FULL = 10           # with --full: how many times the instances of a claim that is no limit
 CONTROLS = 10       # instances of a control, all of which must fail
 SHRINKS = 300       # evaluations spent on making a failing instance smaller
 CHUNK = 256         # instances that an executor gets at once, at most
+ENCLOSED = ("M3", "I1", "I2", "I3", "I4", "I5", "I11", "R2", "R3", "R4", "R5", "R6", "R7", "R13")   # balls.py
 
 # of the JSON entry of a claim
 KEYS = ("id", "statement", "source", "provenance", "kind", "exact", "instances", "numbers", "worst",
@@ -26,17 +27,15 @@ KEYS = ("id", "statement", "source", "provenance", "kind", "exact", "instances",
 
 def shrink(claim, instance, text):
     """A failing instance that is as small as simple steps make it: lower ends, halves, one less."""
-    budget, smaller = SHRINKS, True
-    while smaller and budget > 0:
-        smaller = False
-        for name in [*claim.space, "seed"]:
-            for value in simpler(claim.space.get(name, (0, 2 ** 31)), instance[name]):
+    budget, before = SHRINKS, None
+    while instance != before and budget > 0:
+        before = instance
+        for name, values in {**claim.space, "seed": SEEDS}.items():
+            candidates = [{**instance, name: value} for value in simpler(values, instance[name])]
+            for candidate in candidates[:budget]:
                 budget -= 1
-                candidate = {**instance, name: value}
                 if fails(claim, evaluate(claim, candidate, text)):
-                    instance, smaller = candidate, True
-                    break
-                if budget <= 0:
+                    instance = candidate
                     break
     return instance
 
@@ -61,8 +60,7 @@ class Result(NamedTuple):
     worst: float                # largest error
     margin: Any                 # of an inequality: the smallest, relative; else None
     margin_at: Any              # the instance that has it
-    accepted: list              # of a limit: for each single number, how far below and above its value a
-    #                             prediction may be, and no instance rejects it
+    accepted: list              # of a limit: how far off each single prediction may be, and none rejects it
     controls: int               # instances of the control
     controls_failed: int        # as they must: with finite numbers beyond the tolerance
     failure: Any                # None, or the smallest failing instance that was found
@@ -78,10 +76,7 @@ class Result(NamedTuple):
 
     @property
     def passed(self):
-        """Whether all instances agree and the control fails in all of its own.
-
-        There is none for a given instance in which there is nothing to break.
-        """
+        """Whether all instances agree and the control fails in all of its own, which may be none."""
         return self.failure is None and self.instances > 0 and self.controls_failed == self.controls
 
     def as_json(self):
@@ -98,10 +93,9 @@ def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, 
 
     `full` takes ten times the default number of instances of a claim that is no limit; a limit sees it in
     its Case, measures over its whole range instead, and is not shrunk: that would take hours. The same
-    seed draws the same instances, whatever other claims run. `executor`, any concurrent.futures.Executor,
-    runs them elsewhere, with the same result; what it loads must be a claim of a module or of a file that
-    was loaded. Returns a Result. Raises ValueError unless cases ≥ 1, seed ≥ 0 and the instance has a value
-    in range for each name of the space, and a seed.
+    seed draws the same instances. `executor`, any concurrent.futures.Executor, runs them elsewhere, with the
+    same result. Returns a Result. Raises ValueError unless cases ≥ 1, 0 ≤ seed < 2^63 and the instance has a
+    value in range for each name of the space, and a seed.
     """
     start = time.perf_counter()
     seed = check.integer("seed", seed, 0, 2 ** 63)
@@ -122,12 +116,11 @@ def audit(claim, text, cases=None, seed=0, instance=None, progress=lambda done, 
     outcomes, broken = done[:len(instances)], done[len(instances):]
     failure, message = next(((each, outcome.message) for each, outcome in zip(instances, outcomes)
                              if fails(claim, outcome)), (None, ""))
-    if failure is not None and not (full and not claim.exact) and instance is None:
+    if failure is not None and (claim.exact or not full) and instance is None:
         failure = shrink(claim, failure, text)
         message = evaluate(claim, failure, text).message
-    control_passed, control_message = next(
-        ((each, outcome.message) for each, outcome in zip(controls, broken) if not breaks(claim, outcome)),
-        (None, ""))
+    control_passed, control_message = next(((each, outcome.message) for each, outcome in zip(controls, broken)
+                                            if not breaks(claim, outcome)), (None, ""))
     margins = [(outcome.margin, at) for outcome, at in zip(outcomes, instances) if outcome.margin is not None]
     margin, margin_at = min(margins, key=lambda pair: pair[0], default=(None, None))
     accepted = [(max(low for low, _ in bounds), min(high for _, high in bounds))

@@ -25,8 +25,8 @@ except ImportError:
 from refimpl.claims.audit import draw_all
 from refimpl.claims.claim import Case
 from refimpl.claims.verdict import Outcome, parts, unpack
+from refimpl.gradcheck import fields
 
-ENCLOSED = ("M3", "I1", "I2", "I3", "I4", "I5", "I11", "R2", "R3", "R4", "R5", "R6", "R7", "R13")
 ATTEMPTS = 4            # each with twice the bits
 SIZE = 4
 
@@ -35,9 +35,9 @@ def number(x):
     """x, an array, a NamedTuple of arrays or a number, as balls of radius 0; balls stay as they are."""
     if hasattr(x, "_fields"):
         return x._make(map(number, x))
-    if not isinstance(x, np.ndarray):
-        return x if isinstance(x, flint.arb) else flint.arb(float(x))
-    return np.vectorize(number, otypes=[object])(x.astype(object))
+    if isinstance(x, np.ndarray):
+        return np.vectorize(number, otypes=[object])(x.astype(object))
+    return x if isinstance(x, flint.arb) else flint.arb(float(x))
 
 
 def rotation(d, rng):
@@ -102,8 +102,7 @@ def compare(predicted, observed):
 
     If one excludes 0, the error is the largest distance from it. Raises ValueError where they do not compare.
     """
-    left, right = ([field for part in parts(side)
-                    for field in (part if hasattr(part, "_fields") else (part,))]
+    left, right = ([field for part in parts(side) for field in fields(part)]
                    for side in (predicted, observed))
     if len(left) != len(right) or not left:
         raise ValueError(f"expected as many parts observed as predicted, got {len(right)}, {len(left)}")

@@ -11,11 +11,13 @@ import signal
 import textwrap
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 
 from refimpl import claims, terminal
+from refimpl.claims import enumeration
 from refimpl.claims.verdict import parts
 
 WIDTH = 79          # of the page that `explain` prints
@@ -40,28 +42,25 @@ def add_commands(commands):
                     "own. `worst` is the largest error, or, with a sign, the smallest margin of an "
                     "inequality; limits count in units of what they allow. The JSON holds a list `claims`; "
                     f"each entry has {', '.join(claims.KEYS)}. Numbers that are not finite are null.")
-    audit.set_defaults(run=run_audit)
-    audit.add_argument("--claim", metavar="ID,…", action="append",
-                       help="only these claims (repeatable)")
-    audit.add_argument("--cases", metavar="N", type=positive, help="instances of each claim")
-    audit.add_argument("--seed", metavar="S", type=natural, default=0, help="seed (default 0)")
-    audit.add_argument("--json", metavar="FILE", help="write the results to FILE as JSON")
-    audit.add_argument("--full", action="store_true",
-                       help="ten times the instances, and the whole range of every trend: minutes")
-    audit.add_argument("--list", action="store_true", help="list the claims and stop")
-    audit.add_argument("--jobs", metavar="N", type=positive, default=1,
-                       help="spread the instances over N processes: the same result, sooner (default 1)")
-    audit.add_argument("--digits", metavar="D", type=positive,
-                       help="enclose exact claims to D digits, on balls of python-flint: theorems about "
-                            "5 small instances of each (or --cases), not measurements")
-    audit.add_argument("--enumerate", action="store_true",
-                       help="prove what is rational for all instances up to a size: 2 minutes")
     explain = commands.add_parser(
         "explain", help="one claim: derivation, an instance in numbers, the control failing",
         description="Print a claim's statement, provenance and derivation, one small instance with "
                     "predicted beside observed, and its control failing.")
+    audit.set_defaults(run=run_audit)
     explain.set_defaults(run=run_explain)
     explain.add_argument("claim", metavar="ID")
+    audit.add_argument("--claim", metavar="ID,…", action="append", help="only these claims (repeatable)")
+    audit.add_argument("--json", metavar="FILE", help="write the results to FILE as JSON")
+    for flag, metavar, low, default, words in (
+            ("--cases", "N", 1, None, "instances of each claim"), ("--seed", "S", 0, 0, "seed (default 0)"),
+            ("--jobs", "N", 1, 1, "spread the instances over N processes: the same result, sooner"),
+            ("--digits", "D", 1, None, "enclose exact claims to D digits, on balls of python-flint: theorems "
+             "about 5 small instances of each (or --cases), not measurements")):
+        audit.add_argument(flag, metavar=metavar, type=at_least(low), default=default, help=words)
+    for flag, words in (("--full", "ten times the instances, and the whole range of every trend: minutes"),
+                        ("--list", "list the claims, and how each is known, and stop"),
+                        ("--enumerate", "prove what is rational for all instances up to a size: 2 minutes")):
+        audit.add_argument(flag, action="store_true", help=words)
     for command in (audit, explain):
         command.add_argument("--instance", metavar="'NAME=VALUE, …'",
                              help="one instance of one claim, in numbers")
@@ -71,20 +70,13 @@ def add_commands(commands):
                              help="text (UTF-8) in place of Python's language reference")
 
 
-def positive(word):
-    """argparse type: an integer >= 1."""
-    value = int(word)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {value}")
-    return value
-
-
-def natural(word):
-    """argparse type: a seed."""
-    value = int(word)
-    if not claims.is_in(claims.SEEDS, value):
-        raise argparse.ArgumentTypeError(f"expected an integer >= 0 and below 2^63, got {value}")
-    return value
+def at_least(low):
+    """An argparse type: an integer from `low` up to the largest seed."""
+    def integer(word):
+        if not low <= int(word) <= claims.SEEDS[1]:
+            raise argparse.ArgumentTypeError(f"expected an integer >= {low} and below 2^63, got {word}")
+        return int(word)
+    return integer
 
 
 def read_text(path):
@@ -97,8 +89,7 @@ def read_text(path):
     except UnicodeDecodeError as error:
         raise ValueError(f"--text {path}: expected UTF-8, got {error.reason}") from None
     if len(set(text)) < 4:
-        raise ValueError(f"--text {path}: expected at least 4 different characters, "
-                         f"got {len(set(text))}")
+        raise ValueError(f"--text {path}: expected at least 4 different characters, got {len(set(text))}")
     return text
 
 
@@ -118,13 +109,12 @@ def run_audit(args):
     chosen = select(args, args.claim)
     if args.list:
         for claim in chosen:
-            print(f"{claim.id:4} {claim.provenance:10}  {claim.statement}")
+            print(f"{claim.id:4} {claim.provenance:10}  {known(claim, args.file):29}  {claim.statement}")
         return 0
     if args.instance is not None and (len(chosen) != 1 or args.cases is not None):
         raise ValueError("--instance: expected exactly one --claim ID with it, and no --cases")
     if args.enumerate:
-        from refimpl.claims.enumeration import enumerate_all
-        return enumerate_all(print)
+        return enumeration.enumerate_all()
     if args.digits:
         return run_digits(args, chosen)
     instance = None if args.instance is None else parse_instance(chosen[0], args.instance)
@@ -135,31 +125,38 @@ def run_audit(args):
     print(row(columns, "id", "claim", "cases", "numbers", "worst", "allowed", "control", "verdict"))
     with pool(args.jobs) as executor:
         for number, claim in enumerate(chosen, start=1):
-            with terminal.Progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
-                result = claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full,
-                                      executor)
-            results.append(result)
-            print_result(args, columns, result)
+            with terminal.progress(f"{claim.id} ({number} of {len(chosen)})") as progress:
+                results.append(claims.audit(claim, text, args.cases, args.seed, instance, progress, args.full,
+                                            executor))
+            print_result(args, columns, results[-1])
     if instance is not None:
         print("\n" + in_numbers(chosen[0], claims.evaluate(chosen[0], instance, text, full=args.full)))
-    passed, controlled = [r for r in results if r.passed], [r for r in results if r.controls]
-    print(f"{len(passed)} of {len(results)} claims passed, {sum(r.control_failed for r in controlled)} of "
-          f"{len(controlled)} controls failed as they must, {sum(r.seconds for r in results):.1f} s")
+    passed = sum(r.passed for r in results)
+    print(f"{passed} of {len(results)} claims passed, {sum(r.control_failed for r in results)} of "
+          f"{sum(r.controls > 0 for r in results)} controls failed as they must, "
+          f"{sum(r.seconds for r in results):.1f} s")
     if args.json is not None:
         content = {"claims": [result.as_json() for result in results]}
         terminal.write_whole(args.json, json.dumps(content, indent=2) + "\n")
-    return int(len(passed) < len(results))
+    return int(passed < len(results))
+
+
+def known(claim, file):
+    """How a claim is known. Only the project's own are proved for all instances up to a size, or enclosed."""
+    ways = {"enumerated": file is None and claim.id in enumeration.ALL,
+            "enclosed": file is None and claim.id in claims.ENCLOSED,
+            "sampled" if claim.exact else "fitted": True}
+    return ", ".join(way for way, holds in ways.items() if holds)
 
 
 def run_digits(args, chosen):
     """`audit --digits`: the claims that are enclosed, or the exact ones of a file."""
+    some = [c for c in chosen if (c.id in claims.ENCLOSED if args.file is None else c.kind == "exact")]
+    if not some or args.claim and len(some) < len(chosen):
+        raise ValueError(f"--digits: expected claims among {', '.join(claims.ENCLOSED)}, or exact ones of a "
+                         f"file, got {', '.join(c.id for c in chosen if c not in some)}")
     from refimpl.claims import balls
-    known = [c for c in chosen if (c.id in balls.ENCLOSED if args.file is None else c.kind == "exact")]
-    left = [c.id for c in chosen if c not in known]
-    if not known or args.claim and left:
-        raise ValueError(f"--digits: expected claims among {', '.join(balls.ENCLOSED)}, or exact ones of a "
-                         f"file, got {', '.join(left)}")
-    return balls.run(known, read_text(args.text), args.digits, args.cases or 5, args.seed)
+    return balls.run(some, read_text(args.text), args.digits, args.cases or 5, args.seed)
 
 
 @contextmanager
@@ -234,9 +231,7 @@ def print_result(args, columns, result):
 
 def option(flag, value):
     """A flag and its value for a shell, or nothing for None."""
-    if value is None:
-        return ""
-    return f" {flag}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
+    return "" if value is None else f" {flag}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}"
 
 
 def quoted(value):
@@ -275,9 +270,9 @@ def run_explain(args):
     claim, *others = select(args, [args.claim])
     if others:
         raise ValueError(f"expected one claim, got {args.claim}")
-    text = read_text(args.text)
+    text, legend = read_text(args.text), LEGEND if args.file is None else {}
     instance = None if args.instance is None else parse_instance(claim, args.instance)
-    with terminal.Progress(claim.id) as progress:
+    with terminal.progress(claim.id) as progress:
         result = claims.audit(claim, text, instance=instance, progress=progress)
     small = small_instance(claim.control_space)
     instance = instance or result.failure or small
@@ -286,52 +281,35 @@ def run_explain(args):
     print(textwrap.fill(f"Source: {claim.source}. Provenance: {claim.provenance}. Kind: {claim.kind}. "
                         f"{'Passed' if result.passed else 'FAILED'} the audit: {result.instances} instances, "
                         f"{result.numbers} numbers, {result.controls_failed} of {result.controls} controls "
-                        "failed.", WIDTH) + "\n")
-    print(derivation(claim))
+                        "failed.", WIDTH) + f"\n\n{derivation(claim)}")
     for title, each, broken in (("As claimed", instance, False),
                                 (f"Control: {claim.control}", control, True)):
-        lines: list = []
+        lines = [] if broken and each == instance else [
+            (f"{name} ({legend[name]})" if name in legend else name, value) for name, value in each.items()]
         outcome = claims.evaluate(claim, each, text, broken, show=lambda *line: lines.append(line))
         print("\n" + textwrap.fill(title, WIDTH) + "\n")
-        if not broken or each != instance:
-            print("\n".join(described(name, value, LEGEND if args.file is None else {})
-                            for name, value in each.items()) + "\n")
-        if lines:
-            print("\n".join(described(name, words, {}) for name, words in lines) + "\n")
-        print(in_numbers(claim, outcome))
+        for name, value in lines:
+            print(textwrap.fill(f"{name} = {terminal.printable(str(value))}", WIDTH,
+                                initial_indent="    ", subsequent_indent="        "))
+        print("\n" * bool(lines) + in_numbers(claim, outcome))
     return int(not result.passed)
-
-
-def described(name, value, legend):
-    """A line on one item of an instance."""
-    words = f" ({legend[name]})" if name in legend else ""
-    return textwrap.fill(f"{name + words} = {terminal.printable(str(value))}", WIDTH, initial_indent="    ",
-                         subsequent_indent="        ")
 
 
 def derivation(claim):
     """The docstring up to its list of parameters, for a narrow page: sentences filled, formulas kept."""
     text = inspect.cleandoc(claim.derivation.__doc__ or "No derivation is given.")
-    lines = []
-    for paragraph in text.partition("\nParameters")[0].strip().split("\n\n"):
-        if paragraph.startswith("    "):
-            for line in paragraph.split("\n"):
-                lines += textwrap.wrap(line, WIDTH, subsequent_indent=" " * 8)
-        else:
-            lines += textwrap.wrap(paragraph, WIDTH)
-        lines.append("")
-    return "\n".join(lines[:-1])
+    paragraphs = text.partition("\nParameters")[0].strip().split("\n\n")
+    return "\n\n".join("\n".join(
+        textwrap.fill(line, WIDTH, subsequent_indent=" " * 8)
+        for line in (paragraph.split("\n") if paragraph.startswith("    ") else [paragraph]))
+        for paragraph in paragraphs)
 
 
 def small_instance(space):
     """An instance a tenth of the way into each range, of the first kinds."""
-    instance = claims.draw(space, np.random.default_rng(0), 0)
-    for name, values in space.items():
-        low, high = values[0], values[-1]
-        if isinstance(low, int):
-            instance[name] = min(high, low + max(3, (high - low) // 10))
-        elif isinstance(low, float):
-            instance[name] = low + (high - low) / 10
+    small = {str: lambda low, high: low, float: lambda low, high: low + (high - low) / 10,
+             int: lambda low, high: min(high, low + max(3, (high - low) // 10))}
+    instance = {name: small[type(values[0])](values[0], values[-1]) for name, values in space.items()}
     return {**instance, "seed": 0}
 
 
@@ -343,8 +321,8 @@ def in_numbers(claim, outcome):
     lines = [line for (name, *left), (_, *right) in zip(*sides)
              for line in side_by_side(claim.kind, name, *left, *right)]
     singles = [part for _, part in sides[0] if np.ndim(part) == 0]
-    for value, (below, above) in zip(singles, outcome.accepted):
-        lines.append(f"a prediction below {value + below:.3g} or above {value + above:.3g} would be rejected")
+    lines += [f"a prediction below {value + below:.3g} or above {value + above:.3g} would be rejected"
+              for value, (below, above) in zip(singles, outcome.accepted)]
     verdict = "does not hold" if claims.fails(claim, outcome) else "holds"
     worst = f"error {outcome.error:.1e}" if outcome.margin is None else f"margin {outcome.margin:+.1e}"
     return "\n".join([*lines, f"{worst}, allowed {claim.tolerance:.0e}: {verdict}"])
@@ -352,12 +330,9 @@ def in_numbers(claim, outcome):
 
 def named_parts(value, names):
     """(name, part) for each part; the fields of a NamedTuple have their own names."""
-    found: list = []
-    for number, part in enumerate(parts(value)):
-        name = names[number] if number < len(names) else ""
-        found += ([(f"{name} {field}".strip(), item) for field, item in zip(part._fields, part)]
-                  if hasattr(part, "_fields") else [(name, part)])
-    return found
+    return [named for name, part in zip(chain(names, repeat("")), parts(value)) for named in (
+        [(f"{name} {field}".strip(), item) for field, item in zip(part._fields, part)]
+        if hasattr(part, "_fields") else [(name, part)])]
 
 
 def side_by_side(kind, name, left, right):

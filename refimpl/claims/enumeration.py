@@ -54,15 +54,15 @@ def run(small=False):
 
 def enumerate_all(print=print):
     """Print a line for each enumeration; 0 if none has a counterexample, else 1."""
-    wrongs, total, start = 0, 0, time.perf_counter()
+    found = []
     for id, words, count, seconds, wrong in run():
         print(f"{id:4} {words:98} {count:8,} {seconds:5.1f} s")
         if wrong is not None:
             print(f"     counterexample: {wrong}")
-        wrongs, total = wrongs + (wrong is not None), total + count
-    print(f"{len(ALL) - wrongs} of {len(ALL)} claims hold in all of {total:,} instances, "
-          f"{time.perf_counter() - start:.0f} s")
-    return int(wrongs > 0)
+        found.append((wrong is None, count, seconds))
+    held, counts, times = map(sum, zip(*found))
+    print(f"{held} of {len(ALL)} claims hold in all of {counts:,} instances, {times:.0f} s")
+    return int(held < len(ALL))
 
 
 def fractions(values, largest):
@@ -213,11 +213,10 @@ def latin(small, control):
 @cache
 def formula(step, n, N, R, known, r):
     """Logits at all points: known are rho(s_i, a_j), or the answers g(s_i, ·)."""
+    known = np.reshape(known, (n + 1, -1))
     if step == "infer":
-        relation_of = np.reshape(known, (n + 1, n))
-        return [infer_logits.__wrapped__(a[0::2], a[1::2], relation_of, R, 1) for a in points(2 * n + 1)]
-    answer_of = np.reshape(known, (n + 1, R))
-    return [recall_logits.__wrapped__(a[0:-1:2], a[-1], answer_of, r, N, 1) for a in points(2 * n + 2)]
+        return [infer_logits.__wrapped__(a[0::2], a[1::2], known, R, 1) for a in points(2 * n + 1)]
+    return [recall_logits.__wrapped__(a[0:-1:2], a[-1], known, r, N, 1) for a in points(2 * n + 2)]
 
 
 def logits(step, small, control):
@@ -244,22 +243,22 @@ def classes(small, control):
     """Forms of the true answer, of all others in order, and of the target less each other relation."""
     for N, n in product(range(2, 5 if small else 7), (1, 2)):
         for R in range(1, N // (n + 1) + 1):
-            rows = [answer_classes(a[0:-1:2], a[-1], N, R, 1) for a in points(2 * n + 2)]
-            expected = np.repeat(np.transpose([each for each, _ in rows]), rows[0][1], axis=0).tolist()
+            values, sizes = zip(*(answer_classes(a[0:-1:2], a[-1], N, R, 1) for a in points(2 * n + 2)))
+            expected = np.repeat(np.transpose(values), sizes[0], axis=0).tolist()
             margin = [infer_margin(a[0::2], a[1::2], R, 1)[0] for a in points(2 * n + 1)]
             expected = [*expected.pop(n), *chain(*sorted(expected)), *margin * (R - 1)]
             for facts in tables(N, R, N < 5):
                 prompts = prompts_of(facts, n)
                 keep = collide(facts, prompts.subjects) == control
-                prompts = prompts._make([N, R, *(array[keep] for array in prompts[2:])])
                 if keep.any():
-                    _, r, votes = forms(facts, n, prompts.infer)
-                    _, a, answers = forms(facts, n, prompts.recall)
-                    answers -= points(2 * n + 2)[:, -1:] ** 2       # alpha_r², which all answers have
-                    observed = []
-                    for r, vote, a, rows in zip(r, votes, a, answers.swapaxes(1, 2).tolist()):
-                        gaps = np.delete(vote[:, r, None] - vote, r, axis=1).T
-                        observed.append([*rows.pop(a), *chain(*sorted(rows)), *gaps.ravel()])
+                    prompts = prompts._make([N, R, *(array[keep] for array in prompts[2:])])
+                    right, votes = forms(facts, n, prompts.infer)[1:]
+                    answer, rows = forms(facts, n, prompts.recall)[1:]
+                    rows -= points(2 * n + 2)[:, -1:] ** 2          # alpha_r², which all answers have
+                    rows = rows.swapaxes(1, 2).tolist()
+                    observed = [[*row.pop(a), *chain(*sorted(row)),
+                                 *np.delete(vote[:, r, None] - vote, r, axis=1).T.ravel()]
+                                for r, vote, a, row in zip(right, votes, answer, rows)]
                     yield facts, len(observed), [expected] * len(observed), observed
 
 
@@ -270,9 +269,9 @@ def support(small, control):
     for N, R, n in ((2, 1, 1), (2, 2, 1), (3, 2, 1), (3, 2, 2))[:2 if small else 4]:
         for facts in tables(N, R, True):
             rng, prompts = np.random.default_rng(0), prompts_of(facts, n)
-            params = recall.construct(facts, n, 1.0)
-            free = recall.Params(*(rng.normal(size=w.shape) for w in params))
-            params = free if control else free._replace(E=params.E, P=params.P)
+            built = recall.construct(facts, n, 1.0)
+            params = recall.Params(*(rng.normal(size=w.shape) for w in built))
+            params = params if control else params._replace(E=built.E, P=built.P)
             for tokens, targets, _ in (prompts.infer(), prompts.recall()):
                 for pair in map(list, combinations_with_replacement(range(len(tokens)), 2)):
                     grads = recall.loss_and_grads(params, tokens[pair], targets[pair])[1]

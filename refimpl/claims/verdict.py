@@ -33,20 +33,19 @@ def evaluate(claim, instance, text, control=False, full=False, **more):
     A check that raises has failed, whatever it raises; only an interrupt, and a machine that cannot write,
     end the audit. `more` are fields of its Case.
     """
-    values = {name: value for name, value in instance.items() if name != "seed"}
     predicted = observed = None
     try:
-        case = Case(np.random.default_rng(instance["seed"]), control, text, full, **more)
-        result = claim.check(case, **values)
-        predicted, observed, third = unpack(claim.kind, result)
+        values = dict(instance)
+        case = Case(np.random.default_rng(values.pop("seed")), control, text, full, **more)
+        predicted, observed, third = unpack(claim.kind, claim.check(case, **values))
         outcome = compare(claim.kind, predicted, observed, third)
         return outcome._replace(predicted=predicted, observed=observed)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         if isinstance(error, OSError) and error.errno in MACHINE:
-            words = f"{error.strerror}, while {claim.id} ran; Numba writes compiled code to NUMBA_CACHE_DIR"
-            raise OSError(error.errno, words) from error
+            raise OSError(error.errno, f"{error.strerror}, while {claim.id} ran; "
+                                       "Numba writes compiled code to NUMBA_CACHE_DIR") from error
         return Outcome(math.inf, first_line(error), predicted, observed)
 
 
@@ -66,13 +65,9 @@ def unpack(kind, result):
               "limit": "(predicted, observed, allowed)"}[kind]
     if not isinstance(result, tuple) or hasattr(result, "_fields") or not (
             len(result) == 3 or len(result) == 2 and kind != "limit"):
-        raise TypeError(f"the check returned {describe(result)}, not {wanted}")
+        found = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        raise TypeError(f"the check returned {found}, not {wanted}")
     return result if len(result) == 3 else (*result, None)
-
-
-def describe(result):
-    """A returned value in a few words."""
-    return f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
 
 
 def compare(kind, predicted, observed, third=None):
@@ -89,15 +84,12 @@ def compare(kind, predicted, observed, third=None):
     thirds = [None] if third is None else parts(third)
     thirds = thirds * len(left) if len(thirds) == 1 else thirds
     if len(thirds) != len(left):
-        raise ValueError(f"expected one scale or allowed difference, or one for each of {len(left)} parts, "
-                         f"got {len(thirds)}")
+        raise ValueError(f"expected one scale or allowed difference, or one for each part, got {len(thirds)}")
     with np.errstate(over="ignore"):        # a gap that overflows is infinite, and fails
         outcomes = [compare_part(kind, *each) for each in zip(left, right, thirds)]
-    margins = [outcome.margin for outcome in outcomes if outcome.margin is not None]
-    return Outcome(max(outcome.error for outcome in outcomes),
-                   numbers=sum(outcome.numbers for outcome in outcomes),
-                   margin=min(margins, default=None),
-                   accepted=sum((outcome.accepted for outcome in outcomes), ()))
+    return Outcome(max(o.error for o in outcomes), numbers=sum(o.numbers for o in outcomes),
+                   margin=min((o.margin for o in outcomes if o.margin is not None), default=None),
+                   accepted=sum((o.accepted for o in outcomes), ()))
 
 
 def parts(value):
@@ -161,6 +153,5 @@ def numbers(predicted, observed):
 
 def largest_ratio(gap, size):
     """The largest gap in units of its size; a gap of 0 is 0 in every unit."""
-    size = np.broadcast_to(size, gap.shape)
-    ratio = np.divide(gap, size, out=np.where(gap > 0, np.inf, 0.0), where=size > 0)
-    return float(ratio.max())
+    unit = np.where(gap > 0, np.inf, 0.0)
+    return float(np.divide(gap, size, out=unit, where=np.broadcast_to(size, gap.shape) > 0).max())
