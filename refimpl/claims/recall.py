@@ -5,7 +5,6 @@ on one token. The control of most claims is a table that is not Latin: two subje
 """
 
 import numpy as np
-from scipy.special import softmax
 
 from refimpl import sgd
 from refimpl.claims.claim import claim
@@ -14,6 +13,7 @@ from refimpl.recall import implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import Params, forward, loss, loss_and_grads, with_position_logits
 from refimpl.recall.task import Facts, Prompts, sample
+from refimpl.recall.theory.logits import softmax
 
 TABLES = ("months", "pitches", "latin")
 ATTENTION = ("random", "uniform", "one token")
@@ -67,7 +67,8 @@ def attend(case, params, length, attention):
     if attention == "one token":
         w[:] = -800.0
         w[case.rng.integers(length)] = 0
-    return with_position_logits(params, w), softmax(w)
+    w = case.number(w)
+    return with_position_logits(case.number(params), w), softmax(w)
 
 
 @claim("R1", "the table is Latin, and rho inverts it", source="HNLG26 (facts), this project (table)",
