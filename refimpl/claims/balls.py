@@ -26,7 +26,8 @@ from refimpl.claims.audit import draw_all
 from refimpl.claims.claim import Case
 from refimpl.claims.verdict import Outcome, parts, unpack
 
-ENCLOSED = ("M3", "I1", "I2", "I3", "I4", "I5", "I11", "R2", "R3", "R4", "R5", "R6", "R7", "R13")
+ENCLOSED = ("M3", "I1", "I2", "I3", "I4", "I5", "I11",
+            "R1", "R2", "R3", "R4", "R5", "R6", "R7", "R13", "R19b")
 ATTEMPTS = 4            # each with twice the bits
 SIZE = 4
 

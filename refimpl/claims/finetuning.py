@@ -237,13 +237,15 @@ def relu_recall(case, table, n, R, spare, lam, bias):
     x = np.append(1 - bias + steps * min(bias, 0.5 - bias), [1 - bias, 1])
 
     def at(x):
-        """Loss of the model with u_n = x, alpha_r = 1 − x, and its derivative by the logit of s_n."""
-        w = np.append(case.number(np.full(T - 2, -800.0)), np.log(case.number(np.maximum([x, 1 - x], 1e-300))))
+        """Loss of the model with u_n = x, alpha_r = 1 − x, and its slope in the logit of s_n."""
+        w = case.number(np.full(T, -800.0))
+        w[-2:] = np.log(case.number(np.maximum([x, 1 - x], 1e-300)))
         loss, grads = loss_and_grads(with_position_logits(memory, w), tokens, targets, slot, "relu")
         return loss, position_logits(grads, T)[-2]
     losses, rates = np.transpose([at(value) for value in x])
     return ((logits, theory.relu_recall_loss(x, facts.N, facts.R, lam, bias), np.sign(steps)),
-            (forward(params, tokens[0], "relu").logits[slice(*slot)], losses, np.sign(rates[:-2])), (lam, lam, 0.0))
+            (forward(params, tokens[0], "relu").logits[slice(*slot)], losses, np.sign(rates[:-2])),
+            (lam, lam, 0.0))
 
 
 def prompts_without_common_tokens(case, facts, n, count):
