@@ -8,13 +8,11 @@ from scipy.special import softmax
 
 from refimpl import sgd
 from refimpl.claims.claim import claim
-from refimpl.claims.recall import attend
+from refimpl.claims.recall import OURS, attend
 from refimpl.recall import batched, implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import Params, loss
 from refimpl.recall.task import Facts, Prompts, collide, sample
-
-OURS: dict = dict(source="this project", provenance="derived")
 
 
 @claim("R19", "wrong answers leave the accuracy 1 − p_e^n", kind="inequality", cases=8,
