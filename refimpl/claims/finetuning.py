@@ -92,9 +92,8 @@ def nearby(memory, alpha, step):
                      for each in attention])
 
 
-@claim("R9", "end points: one pair at ½ + ½, then the query at x*",
-       derivation=theory.recall_end_point, control=NOT_LATIN,
-       reason="rounding, relative to lam, the size of the logits", **FLOWS)
+@claim("R9", "end points: one pair at ½ + ½, then the query at x*", derivation=theory.recall_end_point,
+       control=NOT_LATIN, reason="rounding, relative to lam, the size of the logits", **FLOWS)
 def end_points(case, table, n, R, spare, lam):
     """Losses of the model at both end points, and its own x*.
 

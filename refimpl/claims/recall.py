@@ -207,9 +207,8 @@ def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
 
 @claim("RG", "all seven gradients against the complex step", derivation=loss_and_grads, cases=10,
        reason="rounding; relative to the largest entry of each gradient", control="dWKQ transposed",
-       control_space=dict(activation=("square",)), activation=("square", "relu"),
-       over=("slot", "vocabulary"), N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6),
-       count=(1, 2), scale=(0.3, 1.0), **OURS)
+       control_space=dict(activation=("square",)), activation=("square", "relu"), over=("slot", "vocabulary"),
+       N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6), count=(1, 2), scale=(0.3, 1.0), **OURS)
 def gradients(case, activation, over, N, R, n, d, dp, m, count, scale):
     """Random weights, prompts of both steps: every coordinate of every field.
 

@@ -56,19 +56,12 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
 
     J symmetric under (r, i) ↔ (s, j), and J = pi_o[o] P(… | o) / Σ_o' pi_o[o'] α^{T−1}_q (of o').
 
-    Derivation. The Markov property splits the path at r and s, and each piece sums to a power of
-    P_o. Bayes' rule gives the factor in front: o is more probable where it leads back to q. Exact;
-    provenance: derived.
+    Derivation. The Markov property splits the path at r and s, and each piece sums to a power of P_o. Bayes'
+    rule gives the factor in front: o is more probable where it leads back to q. Exact; provenance: derived.
 
-    Parameters
-    ----------
-    pi_u, pi_o : (V,) laws of z_0 and of the output;  pi_b : (V, V), rows sum to 1
-    q : the trigger, 0..V−1;  T ≥ 1 tokens
-
-    Returns
-    -------
-    (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if these are no laws, if q
-    or T do not fit, or if z_{T−1} = q has probability zero.
+    Parameters: pi_u, pi_o (V,) laws of z_0 and of the output; pi_b (V, V), rows sum to 1; q in 0..V−1, the
+    trigger; T ≥ 1 tokens. Returns (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if
+    these are no laws, if q or T do not fit, or if z_{T−1} = q has probability zero.
     """
     V = len(pi_b)
     J = np.zeros((V, T, T, V, V))
