@@ -161,8 +161,7 @@ def second_gradient(J, A, B):
     Σ_s (γ_s − mean γ) c_s[j] = Σ_{r,s,i} (A[o, i] (R ω)_rs + B[o, i] (ωᵀR ω)_rs) 1[z_r = i] 1[z_s = j],
     whose expectation is in J. (The rows Phi E[i] of WK2 are left out: they need moments of three tokens.)
 
-    Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second
-    step).
+    Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second step).
     """
     _, T = J.shape[:2]
     R, omega = centring(T), averaging(T)
@@ -182,8 +181,7 @@ def third_gradient_by_values(J, B, encoding="relative"):
         F[δ] = ⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩
              = η (1/T) Σ_{t≥δ} 1/(t+1) E[B[o, z_{t−δ}] − Σ_r ω_tr B[o, z_r]] + O(η²).
 
-    Neither A nor WK2 is in it: WK2 = O(η²), and enters at η³ only. `third_gradient_by_keys` isolates
-    that.
+    Neither A nor WK2 is in it: WK2 = O(η²), and enters at η³ only. `third_gradient_by_keys` isolates that.
 
     Derivation. As Σ_v E[v]·x0_t = 1 and pos[δ] meets the key t−δ alone, F[δ] = Σ_{t≥δ} −∂ℓ/∂S1_{t,t−δ}.
     Layer 1 acts through c_t. WO reads c_t at Phi E[j]: −∂ℓ/∂c_t[j] = A2_t Σ_k y_k η B[k, j] =
