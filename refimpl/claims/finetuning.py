@@ -84,12 +84,9 @@ def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query)
     return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(len(w))]))
 
 
-def nearby(memory, alpha, step):
-    """Losses of the model with a share of this attention, on a grid, moved to each token in turn."""
-    attention = [(1 - share) * alpha + share * token for token in np.eye(len(alpha))
-                 for share in (0.01, 0.1, 0.5)]
-    return np.array([loss(with_position_logits(memory, np.log(np.maximum(each, 1e-300))), *step)
-                     for each in attention])
+def loss_at(memory, alpha, step):
+    """Loss of the model at this attention; a weight of 0 is 1e-300."""
+    return loss(with_position_logits(memory, np.log(np.maximum(alpha, 1e-300))), *step)
 
 
 @claim("R9", "end points: one pair at ½ + ½, then the query at x*", derivation=theory.recall_end_point,
@@ -97,8 +94,8 @@ def nearby(memory, alpha, step):
 def end_points(case, table, n, R, spare, lam):
     """Losses of the model at both end points, and its own x*.
 
-    They are minima: the model's derivative by x has the sign of x − x* on a grid, and a share of the
-    attention that goes to any token instead costs loss, on a grid of shares.
+    They are minima: the model's derivative by x has the sign of x − x* on a grid, and every share of the
+    attention, on a grid, that goes to any one token instead costs loss.
     """
     facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
     memory, infer, recall = construct(facts, n, lam), prompts.infer(), prompts.recall()
@@ -119,12 +116,13 @@ def end_points(case, table, n, R, spare, lam):
     attention[1][-2:] = expit(z), expit(-z)
     observed, costs = [], []
     for alpha, step, end in zip(attention, (infer, recall), ends):
-        observed.append(loss(with_position_logits(memory, np.log(np.maximum(alpha, 1e-300))), *step))
-        costs.append(nearby(memory, alpha, step) > end)
+        observed.append(loss_at(memory, alpha, step))
+        costs += [loss_at(memory, (1 - share) * alpha + share * token, step) > end
+                  for token in np.eye(len(alpha)) for share in (0.01, 0.1, 0.5)]
     grid = np.array([-3, -1, -0.1, 0.1, 1, 3])
     signs = np.sign([slope(np.log(x / (1 - x)) + step) for step in grid])
     return ((ends, x, -np.sign(grid), np.ones(12 * n + 9)),
-            (np.array(observed), expit(z), signs, np.concatenate(costs)), (lam, 0.0, 0.0, 0.0))
+            (np.array(observed), expit(z), signs, np.array(costs)), (lam, 0.0, 0.0, 0.0))
 
 
 @claim("R10", "SGD follows the flow, and its gap is first order in the step", kind="limit", cases=8,
@@ -140,15 +138,15 @@ def sgd_follows_the_flow(case, table, step, n, R, spare, lam, time):
     start = with_position_logits(construct(facts, n, lam), w0)
     end = theory.trajectory(w0, [time / lam], facts.R, lam, facts.N if step == "recall" else None)[0]
     gaps = []
+
+    def position_only(params, *batch):
+        """The gradient of the position logits alone: the other blocks stay zero."""
+        loss, grads = loss_and_grads(params, *batch)
+        return loss, with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
     for steps in (16, 32):
-        params, buffers = start, None
-        for _ in range(steps):
-            grads = loss_and_grads(params, *batch)[1]
-            # Position-only: the other blocks stay zero.
-            alone = with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
-            params, buffers = sgd.step(params, alone, buffers, time / lam / steps,
-                                       momentum=0.9 if case.control else 0.0, trained=("WKQ",))
-        gaps.append(np.abs(position_logits(params, T) - end).max())
+        *_, last = sgd.train(start, [batch] * steps, position_only, time / lam / steps, 0.9 * case.control,
+                             trained=("WKQ",))
+        gaps.append(np.abs(position_logits(last.params, T) - end).max())
     return 1.0, np.log2(gaps[0] / gaps[1]), 0.2
 
 
@@ -186,8 +184,7 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
     T = batch[0].shape[1]
     w0 = case.rng.normal(0, 1, T)
     params, lr, momentum = with_position_logits(construct(facts, n, lam), w0), 1 / lam, 0.5
-    for last in sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",)):
-        params = last.params
+    *_, last = sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",))
     w, buffer = w0, np.zeros(T)
     c = theory.score_factors(n, M, None if step == "infer" else k)
     for _ in range(5):
@@ -196,7 +193,7 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
                 else theory.recall_flow(at, facts.N, R, lam))
         buffer = momentum * buffer + rate
         w = w + lr * buffer
-    observed = [forward(params, z).scores for z in (*batch[0], other[0])]
+    observed = [forward(last.params, z).scores for z in (*batch[0], other[0])]
     return np.array([w0 + c * (w - w0)] * M + [w]), np.array(observed)
 
 
@@ -256,7 +253,6 @@ def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
     V, L, T = len(params.E), len(params.P), tokens.shape[1]
     start = params._replace(WKQ=case.rng.normal(0, 1, params.WKQ.shape))
     nonzero = loss_and_grads(start, *batch)[1].WKQ != 0
-    for last in sgd.train(params, [batch] * 3, loss_and_grads, 1.0, trained=("WKQ",)):
-        params = last.params
-    return ((theory.gradient_support(batch[0], V, L), softmax(position_logits(params, T))),
-            (nonzero, forward(params, tokens[0]).attention))
+    *_, last = sgd.train(params, [batch] * 3, loss_and_grads, 1.0, trained=("WKQ",))
+    return ((theory.gradient_support(batch[0], V, L), softmax(position_logits(last.params, T))),
+            (nonzero, forward(last.params, tokens[0]).attention))
