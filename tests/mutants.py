@@ -1,9 +1,9 @@
 """Every small mistake that can be written into a function, one at a time.
 
 `mutants(source, wanted)` yields each change and the namespace of the source with it, run. The
-places are all operators, numbers, comparisons, transpositions and sums in the wanted functions;
-refusals of bad input (an `if` that raises, calls of `check` and of `refusals`) are left alone: no number
-depends on them.
+places are all operators, numbers, comparisons, transpositions, sums, `and`, `or` and `not` in the wanted
+functions and methods ("Class.method"); refusals of bad input (an `if` that raises, calls of `check` and of
+`refusals`) are left alone: no number depends on them.
 """
 
 import ast
@@ -11,12 +11,13 @@ import copy
 
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Lt: ast.LtE,
          ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-         ast.In: ast.NotIn, ast.NotIn: ast.In, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr}
+         ast.In: ast.NotIn, ast.NotIn: ast.In, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+         ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And}
 
 
 def changes(node):
     """(what, replacement) for each way to get this node wrong."""
-    if isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in SWAPS:
+    if isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp)) and type(node.op) in SWAPS:
         yield "operator swapped", replace(node, op=SWAPS[type(node.op)]())
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub, ast.Mult)):
         yield "right side dropped", node.left
@@ -26,6 +27,8 @@ def changes(node):
         yield "factors exchanged", replace(node, left=node.right, right=node.left)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield "sign dropped", node.operand
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield "not dropped", node.operand
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         yield "comparison swapped", replace(node, ops=[SWAPS[type(node.ops[0])](), *node.ops[1:]])
     if isinstance(node, ast.Attribute) and node.attr == "T":
@@ -74,20 +77,33 @@ class Mutator(ast.NodeTransformer):
         return super().generic_visit(node)
 
 
-def mutants(source, wanted, refusals=()):
-    """Yield (function, "line: code: change", namespace) for every mutant of the wanted functions."""
-    tree = ast.parse(source)
-    for index, function in enumerate(tree.body):
-        if not isinstance(function, ast.FunctionDef) or not wanted(function.name):
-            continue
-        for target in range(10 ** 6):
+def mutants(source, wanted, refusals=(), every=1):
+    """Yield (function, "line: code: change", namespace) for every mutant of the wanted functions.
+
+    With every = k only each k-th one.
+    """
+    tree, number = ast.parse(source), 0
+    for home, index, name in places(tree):
+        for target in range(10 ** 6 if wanted(name) else 0):
             mutator = Mutator(target, refusals)
-            mutated = mutator.visit(copy.deepcopy(function))
+            function = home.body[index]
+            home.body[index] = mutator.visit(copy.deepcopy(function))
+            if mutator.found is not None and number % every == 0:
+                module = ast.fix_missing_locations(copy.deepcopy(tree))
+                namespace = {"__name__": "mutant"}
+                exec(compile(module, "mutant", "exec"), namespace)
+                line, change = mutator.found
+                yield name, f"{source.splitlines()[line - 1].strip()}: {change}", namespace
+            home.body[index] = function
+            number += mutator.found is not None
             if mutator.found is None:
                 break
-            body = tree.body[:index] + [mutated] + tree.body[index + 1:]
-            module = ast.fix_missing_locations(ast.Module(body, []))
-            namespace = {"__name__": "mutant"}
-            exec(compile(module, "mutant", "exec"), namespace)
-            line, change = mutator.found
-            yield function.name, f"{source.splitlines()[line - 1].strip()}: {change}", namespace
+
+
+def places(tree):
+    """(what holds it, index, name) of every function, and of every method as "Class.method"."""
+    for home, prefix in [(tree, ""), *((node, f"{node.name}.") for node in tree.body
+                                       if isinstance(node, ast.ClassDef))]:
+        for index, node in enumerate(home.body):
+            if isinstance(node, ast.FunctionDef):
+                yield home, index, prefix + node.name

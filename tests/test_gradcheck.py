@@ -87,6 +87,7 @@ def test_adjoint_gap_sees_one_wrong_entry_of_a_large_map():
     assert gap(W) < 1e-13       # sums of 60,000 rounded products
     assert gap(wrong) > 1e-6
     assert gap(0 * W) == pytest.approx(1)
+    assert adjoint_gap(lambda v: 0 * v, lambda v, dy: 0 * dy, np.ones(3), rng) == 0
     assert gap(np.nan * W) == np.inf
 
 
@@ -98,6 +99,7 @@ def test_adjoint_gap_refuses_a_lost_imaginary_part():
 @pytest.mark.parametrize("a, b, error", [
     (np.zeros(3), np.zeros(3), 0),
     (np.zeros((0, 2)), np.zeros((0, 2)), 0),
+    ((), (), 0),
     (np.array([1.0, -4.0]), np.array([1.0, -3.0]), 0.25),
     (1e-30, 2e-30, 0.5),                                # no absolute floor
     (1 + 0j, 1j, 2 ** 0.5),
@@ -107,6 +109,7 @@ def test_adjoint_gap_refuses_a_lost_imaginary_part():
     (np.zeros(3), np.zeros((3, 1)), np.inf),            # no broadcasting
     (np.array([np.nan]), np.array([np.nan]), np.inf),
     (np.array([np.inf]), np.array([np.inf]), np.inf),
+    (np.array([np.nan]), np.array([1.0]), np.inf),      # and the other way round
     (Pair(np.ones(2), np.ones(1)), Pair(np.ones(2), np.full(1, 2.0)), 0.5),
     (Pair(np.ones(2), np.ones(1)), (np.ones(2),), np.inf),
 ])

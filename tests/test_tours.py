@@ -13,7 +13,7 @@ import pytest
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 ROOT = SCRIPTS.parent
 SYSTEMS = ["induction", "recall"]
-SEEDS = range(2, 12) if os.environ.get("CI") else (1,)
+SEEDS = (1, 2, 3) if os.environ.get("CI") else (1,)
 LINES = {
     "induction": [r"what followed t in it: +o o", r" +WK1  \(64, 64\)", r"-> @njit.*",
                   r"step 100   loss +\d\.\d\d nats   accuracy \d\.\d\d"],

@@ -207,6 +207,17 @@ def test_unsigned_and_boolean_numbers_subtract_as_numbers():
     assert outcome(lambda case, n: (True, False)).error == 1
 
 
+@pytest.mark.parametrize("returned", [(Pair(1.0, 2.0), np.array([1.0, 2.0])),
+                                      (np.array([1.0, 2.0]), Pair(1.0, 2.0))])
+def test_a_named_tuple_is_no_array(returned):
+    assert "equal types" in outcome(lambda case, n: returned).message
+
+
+@pytest.mark.parametrize("returned", [(np.int8(-128), 1.0), (1.0, np.int8(-128))])
+def test_the_smallest_integer_has_its_size(returned):
+    assert outcome(lambda case, n: returned).error == 129 / 128      # |−128| is no int8
+
+
 def test_fields_of_one_named_tuple_have_one_size():
     assert outcome(lambda case, n: (Pair(1.0, 0.0), Pair(1.0, 1e-16))).error <= 1e-13
     assert outcome(lambda case, n: (Pair(1.0, 0.0), Pair(1.0, 1e-3))).error > 1e-2

@@ -16,6 +16,7 @@ def test_frame_rows_are_one_orthonormal_set(V, L, encoding, seed):
     assert len(rows) == frame.E.shape[1]        # no dimension is left over
     np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-13)
     np.testing.assert_allclose(frame.WV @ frame.WV.T, np.eye(len(rows)), atol=1e-13)
+    assert not any(W.any() for W in frame[5:])
 
 
 def test_construct_writes_the_memories_it_names(rng):
@@ -27,6 +28,15 @@ def test_construct_writes_the_memories_it_names(rng):
     assert gradcheck.relative_error(E @ params.WK2 @ images.T, 3 * np.diag([0.0, 1, 0, 1])) < 1e-13
     assert gradcheck.relative_error(U @ params.WO @ (E @ params.WV.T).T, 5 * np.eye(4)) < 1e-13
     assert gradcheck.relative_error(U @ params.WF @ E.T, np.log(bigram.pi_b).T) < 1e-13
+
+
+@pytest.mark.parametrize("L0", [None, 1, 4, 6])
+def test_absolute_memory_ends_at_the_training_length(L0, rng):
+    frame = orthonormal_frame(3, 6, rng, "absolute")
+    params = construct(frame, Bigram.random(3, rng), 1, 2.0, 0, 0, "absolute", L0)
+    stored = [[2.0 * (s == t - 1 and 1 <= t < (L0 or 6)) for s in range(6)] for t in range(6)]
+    np.testing.assert_allclose(params.pos @ params.WK1 @ params.pos.T, stored, atol=1e-13)
+    np.testing.assert_allclose(params.E @ params.WK1, 0, atol=1e-13)
 
 
 def test_construct_leaves_its_frame_alone_and_keeps_float32(rng):

@@ -148,8 +148,28 @@ def test_frame_is_orthonormal(rng):
     assert rows.shape == (20, 20)
     np.testing.assert_allclose(rows @ rows.T, np.eye(20), atol=1e-14)
     np.testing.assert_allclose(frame.WV @ frame.WV.T, np.eye(20), atol=1e-14)
+    assert not any(W.any() for W in frame[5:])
     for dead in (frame.U @ Phi1.T, E @ Phi1.T @ Phi1.T, frame.U @ Phi2.T, E @ Phi2.T @ Phi2.T):
         np.testing.assert_allclose(dead, 0, atol=1e-14)
+
+
+def test_construct_writes_the_memories_it_names(rng):
+    """Every matrix of the docstring as a sum of outer products, in an arbitrary frame."""
+    V, d, kappa, Q = 4, 7, 2, [3, 1]
+    frame = nopos.Params(*(rng.normal(0, 1, (V if name in "EU" else d, d)) for name in nopos.Params._fields))
+    bigram, (E, U, Phi1, Phi2, WV, *_) = Bigram.random(V, rng), frame
+    built = nopos.construct(frame, bigram, Q, kappa, 1.5, 2.5, 3.5, 4.5, 5.5)
+    every = sum(E[v] for v in range(V))
+    expected = dict(
+        WK1=1.5 * np.outer(every, E[kappa]),
+        WK2=-3.5 * sum(np.outer(E[v], E[v]) for v in range(V)) - 2.5 * np.outer(every, Phi1 @ E[kappa]),
+        WK3=4.5 * sum(np.outer(E[q], Phi2 @ E[q]) for q in Q),
+        WO=5.5 * sum(np.outer(U[v], WV @ E[v]) for v in range(V)),
+        WF=sum(np.log(bigram.pi_b[v, u]) * np.outer(U[u], E[v]) for v in range(V) for u in range(V)))
+    for name, matrix in expected.items():
+        np.testing.assert_allclose(getattr(built, name), matrix, rtol=0, atol=1e-12 * np.abs(matrix).max())
+    for name in ("E", "U", "Phi1", "Phi2", "WV"):
+        np.testing.assert_array_equal(getattr(built, name), getattr(frame, name))
 
 
 def test_attention_ignores_future_tokens(model):

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from refimpl import induction
-from refimpl.induction import Bigram, sample
+from refimpl.induction import Bigram, sample, task
 
 
 def test_from_text_counts_pairs_of_a_circle():
@@ -11,6 +11,17 @@ def test_from_text_counts_pairs_of_a_circle():
     assert bigram.chars == ("a", "b")
     np.testing.assert_allclose(bigram.pi_u, [3 / 5, 2 / 5])
     np.testing.assert_allclose(bigram.pi_b, [[1 / 3, 2 / 3], [1, 0]])
+
+
+def test_from_text_counts_what_follows_not_what_precedes():
+    """Of two letters a circle has as many pairs ab as ba: it takes three."""
+    np.testing.assert_array_equal(Bigram.from_text("abcabc").pi_b, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+
+
+def test_running_sums_end_in_exactly_one():
+    tenths = np.full((1, 10), 0.1)
+    assert np.cumsum(tenths)[-1] < 1 and task.cumulative(tenths)[0, -1] == 1
+    assert task.cumulative(np.array([[0.5, 0.25, 0.25 + 1e-13]]))[0, -1] == 1
 
 
 def test_from_text_unigram_is_stationary():
@@ -116,6 +127,16 @@ def test_drawn_triggers_differ_within_and_between_sequences(rng):
     batch = sample(bigram, 500, 3, rng, triggers=2, drawn=True)
     assert ((batch.outputs >= 0).sum(axis=1) == 2).all()
     assert stats.chisquare((batch.outputs >= 0).sum(axis=0)).pvalue > 1e-4
+    assert (sample(bigram, 9, 3, rng, triggers=6, drawn=True).outputs >= 0).all()      # all there are
+
+
+def test_triggers_are_the_likely_ones_among_many(rng):
+    """Arrays of this size are sorted in blocks; of 1500 some have a block that ends just at the K-th one."""
+    V, K, n = 600, 100, 1500
+    pi_u, likely = np.full(V, 1e-13), rng.permutation(V)[:K]
+    pi_u[likely] = (1 - 1e-13 * (V - K)) / K
+    outputs = sample(Bigram(tuple(range(V)), pi_u, np.tile(pi_u, (V, 1))), n, 1, rng, K, drawn=True).outputs
+    np.testing.assert_array_equal(outputs >= 0, np.tile(np.isin(range(V), likely), (n, 1)))
 
 
 def test_tokens_of_probability_zero_are_never_drawn(rng):

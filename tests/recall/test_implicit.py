@@ -97,7 +97,8 @@ def test_other_answers_are_counted_not_listed(rng):
 
 def test_confident_losses_keep_their_digits():
     """Where p is nearly 1, the loss is what is left of 1 − p; and it is large where p is nearly 0."""
-    for logits, rest in (([90.0, 0.0], 10 ** 9), ([0.0, 300.0], 5), ([-5.0], 3)):
+    for logits, rest in (([90.0, 0.0], 10 ** 9), ([0.0, 300.0], 5), ([-5.0], 3),
+                         ([-5.0, -7.0], 1)):
         logits, dlogits = np.array(logits), np.empty(len(logits))
         loss, margin = implicit.cross_entropy(logits, 0, rest, dlogits)
         others = np.append(logits[1:], np.log(rest))
@@ -145,6 +146,32 @@ def test_entries_are_those_of_the_prompts_alone(rng):
     weights = implicit.Steps(*(rng.normal(0, 1, len(ids)) for ids in known))
     trace = implicit.forward(weights, facts, new, 3.0, implicit.index(known, new))
     np.testing.assert_allclose(trace.infer.attention, softmax(weights.infer[place[..., 3]], axis=1))
+
+
+def test_entries_that_are_not_known_are_zero_and_have_no_gradient(rng):
+    """Known are those of the first prompts but the last few; the other prompts read more, and fewer."""
+    facts = Facts.latin(7, 2, rng)
+    prompts = sample(facts, 2, 6, rng)
+    first, others = (prompts._replace(subjects=prompts.subjects[b], relation=prompts.relation[b],
+                                      answers=prompts.answers[b]) for b in (slice(3), slice(2, None)))
+    known = implicit.Steps(*(ids[:-9] for ids in implicit.seen(first)))
+    weights = implicit.Steps(*(rng.normal(0, 1, len(ids)) for ids in known))
+    index = implicit.index(known, others)
+    loss, grads = implicit.loss_and_grads(weights, facts, others, 5.0, index)
+    model, total = dense(construct(facts, 2, 5.0), known, weights), 0
+    for step, place, grad, ids in zip((others.infer(), others.recall()), index, grads, known):
+        assert (place == -1).any() and not np.isin(np.arange(len(ids)), place).all()
+        part, theirs = loss_and_grads(model, *step)
+        total += part
+        np.testing.assert_allclose(grad, theirs.WKQ.flat[ids], rtol=0, atol=1e-12)
+    assert loss == pytest.approx(total, abs=1e-12)
+    everything = implicit.Steps(*(ids[:-9] for ids in implicit.seen(prompts)))
+    zeros = implicit.Steps(*(np.zeros(len(ids)) for ids in everything))
+    for b in range(6):      # most do not read the last one that is known
+        one = prompts._replace(**{name: getattr(prompts, name)[b:b + 1]
+                                  for name in ("subjects", "relation", "answers")})
+        grads = implicit.loss_and_grads(zeros, facts, one, 5.0, implicit.index(everything, one))[1]
+        assert [len(grad) for grad in grads] == [len(ids) for ids in everything]
 
 
 def test_steps_share_no_entry(rng):

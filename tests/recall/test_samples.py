@@ -149,6 +149,7 @@ def test_leader_bounds_are_what_they_say(R=4, lam=6.0):
 
 
 def test_other_bounds_are_what_they_say():
+    assert theory.trap_law(3, 12, 3, 2.0)[1:] == (-6 / 7, -7)
     assert theory.decided_loss(4, 6.0) == pytest.approx(np.log(1 + 3 * np.exp(-1.5)))
     assert theory.noisy_accuracy(0.5, 3, 8, 2) == pytest.approx((1 - 0.4375 ** 3, 3))
     assert theory.population_bounds(2, 12, 4, 3.0) == pytest.approx((12 * 54 / 55, 24 * 54 / 55))
