@@ -115,8 +115,8 @@ def is_balls(array):
 
     Their comparisons are True only when certain, so a bound refuses what certainly breaks it.
     """
-    return array.dtype == object and array.size > 0 and all(
-        hasattr(x, "rad") or type(x) in (int, float) for x in array.flat) and hasattr(array.flat[0], "rad")
+    return array.dtype == object and any(hasattr(x, "rad") for x in array.flat) and all(
+        hasattr(x, "rad") or type(x) in (int, float) for x in array.flat)
 
 
 def floats(name, values, shape, dtype=None):
@@ -152,8 +152,8 @@ def reals(name, values, shape=None, low=-np.inf, high=np.inf):
 
 
 def real_dtype(name, dtype):
-    """Return the dtype, which must be float64 or float32."""
-    if dtype not in FLOATS[:2]:
+    """Return the dtype, which must be float64 or float32, or that of balls."""
+    if dtype not in (*FLOATS[:2], object):
         raise ValueError(f"{name}: expected float64 or float32, got {dtype}")
     return dtype
 

@@ -4,13 +4,11 @@ import numpy as np
 from scipy.special import softmax
 
 from refimpl.claims.claim import claim
-from refimpl.claims.recall import draw_disjoint
+from refimpl.claims.recall import OURS, draw_disjoint, one_prompt
 from refimpl.recall import implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import loss_and_grads, position_logits, with_position_logits
 from refimpl.recall.task import Facts, Prompts
-
-OURS: dict = dict(source="this project", provenance="derived")
 
 
 @claim("R13b", "the way back from u_n = 1 with relu, as an integral", derivation=theory.way_back, cases=15,
@@ -49,20 +47,14 @@ def rates_at(facts, prompt, lam, infer, recall):
     return -count * grads.infer.reshape(infer.shape), -count * grads.recall.reshape(recall.shape)
 
 
-def one_prompt(case, n, R, spare):
-    """A table and a collision-free prompt of subjects that are R apart on the cycle."""
-    facts = Facts.latin((n + 1) * R + spare, R, case.rng)
-    s, r = np.argsort(facts.sigma)[None, :(n + 1) * R:R], case.rng.integers(0, R, 1)
-    return facts, Prompts(facts.N, R, s, r, facts.answer(s, r))
-
-
 @claim("R17", "while a pair leads, its lead grows", kind="inequality", derivation=theory.leader_bounds,
        tolerance=1e-11, reason="rounding of rates that cancel, relative to sigma lam",
        control="the largest u v, but not the largest harmonic mean", control_space=dict(spread=(1.0, 2.0)),
        n=(2, 8), R=(2, 9), lam=(0.1, 30.0), spread=(0.01, 2.0), **OURS)
 def lead_grows(case, n, R, lam, spread, count=500):
     """All four bounds on the model's own rates, at `count` random states less those in which none leads."""
-    facts, prompt = one_prompt(case, n, R, 0)
+    facts = Facts.latin((n + 1) * R, R, case.rng)
+    prompt = one_prompt(facts, n, case.rng.integers(R))
     w = case.rng.normal(0, spread, (count, 2 * n + 1))
     w = w[(theory.leading_pair(w) < 0) == case.control]
     dw = rates_at(facts, prompt, lam, w, np.zeros((len(w), 2 * n + 2)))[0]
@@ -135,7 +127,8 @@ def leader_ends_at_r9(case, n, R, lam, spread):
        n=(1, 4), R=(2, 6), spare=(0, 40), lam=(0.5, 20.0), spread=(0.1, 2.0), **OURS)
 def context_falls(case, n, R, spare, lam, spread, count=50):
     """The model's own rates at random states; in the last one u_n = u_0, and s_n gains on s_0."""
-    facts, prompt = one_prompt(case, n, R, spare)
+    facts = Facts.latin((n + 1) * R + spare, R, case.rng)
+    prompt = one_prompt(facts, n, case.rng.integers(R))
     w = case.rng.normal(0, spread, (count, 2 * n + 2))
     w[:, 2 * n] = w[:, 0:-1:2].max(axis=1) + case.rng.exponential(size=count)
     w[-1, 0] = w[-1, 2 * n]

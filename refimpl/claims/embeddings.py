@@ -101,10 +101,9 @@ def uniform_attention(z, V):
     return c[-1], c[-1], c.mean(axis=0)
 
 
-@claim("I12", "constant of the gap to I3, attention given", source="this project",
-       provenance="derived", derivation=theory.gap_constant, cases=6,
-       reason="rounding of sums of squared derivatives", control="WV orthogonal, not Gaussian",
-       law=("flat", "random"), V=(2, 3), T=(1, 5), bo=(0.2, 5.0))
+@claim("I12", "constant of the gap to I3, attention given", source="this project", provenance="derived",
+       derivation=theory.gap_constant, cases=6, reason="rounding of sums of squared derivatives",
+       control="WV orthogonal, not Gaussian", law=("flat", "random"), V=(2, 3), T=(1, 5), bo=(0.2, 5.0))
 def constant_of_the_gap(case, law, V, T, bo):
     """d · E gap[u]² in the limit: the squared derivatives of the logit by all coordinates, times variances.
 

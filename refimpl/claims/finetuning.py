@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.recall import (
-    COLLIDING, NOT_LATIN, SPREAD, TABLES, attend, draw_disjoint, draw_facts, neighbours, share_row)
+    COLLIDING, NOT_LATIN, OURS, SPREAD, TABLES, attend, draw_disjoint, draw_facts)
 from refimpl.recall import theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import (
@@ -21,17 +21,14 @@ def rate(params, step):
 
 
 SMALL = "rounding, relative to the largest rate, which may be as small as the weights of all but one token"
-FLOWS: dict = dict(source="this project", provenance="derived", table=TABLES, n=(1, 3), R=(2, 5),
-                   spare=(0, 8), lam=(0.1, 20.0))
+FLOWS: dict = dict(table=TABLES, n=(1, 3), R=(2, 5), spare=(0, 8), lam=(0.1, 20.0), **OURS)
 
 
 @claim("R5", "gradient flow of the position logits, both steps", derivation=theory.flow,
        control=COLLIDING, attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
 def flow_of_position_logits(case, table, attention, n, R, spare, lam):
     """Minus the model's gradient from any start, and its sum, which is zero."""
-    facts, prompts = draw_disjoint(case, table, n, R, spare)
-    if case.control:
-        prompts = neighbours(facts, prompts)
+    facts, prompts = draw_disjoint(case, table, n, R, spare, COLLIDING)
     memory = construct(facts, n, lam)
     pairs = []
     for step, law in ((prompts.infer(), lambda w: theory.flow(w, facts.R, lam)),
@@ -46,9 +43,7 @@ def flow_of_position_logits(case, table, attention, n, R, spare, lam):
        attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
 def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
     """Rates of w_{s_i} − w_{a_i} in the model, from any start."""
-    facts, prompts = draw_disjoint(case, table, n, R, spare)
-    if case.control:
-        facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
+    facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     dw = rate(params, prompts.infer())
     return (theory.gap_rates(alpha[0::2], alpha[1::2], facts.R, lam), dw[0:-1:2] - dw[1::2],
@@ -56,23 +51,19 @@ def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
 
 
 @claim("R7", "the query is let go: its logit falls", derivation=theory.query_rate, control=COLLIDING,
-       control_space=dict(n=(2, 3)),
-       attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
+       control_space=dict(n=(2, 3)), attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
 def query_is_let_go(case, table, attention, n, R, spare, lam):
     """The rate of the last position's logit in the model, from any start."""
-    facts, prompts = draw_disjoint(case, table, n, R, spare)
-    if case.control:
-        prompts = neighbours(facts, prompts)
+    facts, prompts = draw_disjoint(case, table, n, R, spare, COLLIDING)
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     dw = rate(params, prompts.infer())
     return theory.query_rate(alpha[0::2], alpha[1::2], facts.R, lam), dw[-1], np.abs(dw).max()
 
 
-@claim("R8", "growth rates where all pairs are equal", source="this project", provenance="derived",
-       derivation=theory.growth_rates, control="one subject is ahead, so the pairs are not equal",
+@claim("R8", "growth rates where all pairs are equal", derivation=theory.growth_rates,
+       control="one subject is ahead, so the pairs are not equal",
        tolerance=1e-9, reason="difference quotients of step h = 1e-3 leave lam⁴h⁴/30 and rounding/h",
-       table=TABLES, attention=("query apart", "uniform"), n=(1, 3), R=(2, 5), spare=(0, 8),
-       lam=(0.1, 10.0), query=(-3.0, 3.0))
+       attention=("query apart", "uniform"), query=(-3.0, 3.0), **{**FLOWS, "lam": (0.1, 10.0)})
 def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query):
     """All eigenvalues of the Jacobian of the model's gradient, whatever the query's logit."""
     facts, prompts = draw_disjoint(case, table, n, R, spare)
@@ -93,26 +84,20 @@ def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query)
     return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(len(w))]))
 
 
-def nearby(memory, alpha, step):
-    """Losses of the model with a share of this attention, on a grid, moved to each token in turn."""
-    attention = [(1 - share) * alpha + share * token for token in np.eye(len(alpha))
-                 for share in (0.01, 0.1, 0.5)]
-    return np.array([loss(with_position_logits(memory, np.log(np.maximum(each, 1e-300))), *step)
-                     for each in attention])
+def loss_at(memory, alpha, step):
+    """Loss of the model at this attention; a weight of 0 is 1e-300."""
+    return loss(with_position_logits(memory, np.log(np.maximum(alpha, 1e-300))), *step)
 
 
-@claim("R9", "end points: one pair at ½ + ½, then the query at x*",
-       derivation=theory.recall_end_point, control=NOT_LATIN,
-       reason="rounding, relative to lam, the size of the logits", **FLOWS)
+@claim("R9", "end points: one pair at ½ + ½, then the query at x*", derivation=theory.recall_end_point,
+       control=NOT_LATIN, reason="rounding, relative to lam, the size of the logits", **FLOWS)
 def end_points(case, table, n, R, spare, lam):
     """Losses of the model at both end points, and its own x*.
 
-    They are minima: the model's derivative by x has the sign of x − x* on a grid, and a share of the
-    attention that goes to any token instead costs loss, on a grid of shares.
+    They are minima: the model's derivative by x has the sign of x − x* on a grid, and every share of the
+    attention, on a grid, that goes to any one token instead costs loss.
     """
-    facts, prompts = draw_disjoint(case, table, n, R, spare)
-    if case.control:
-        facts = share_row(facts, prompts.subjects[0, 0], prompts.subjects[0, -1])
+    facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
     memory, infer, recall = construct(facts, n, lam), prompts.infer(), prompts.recall()
 
     def slope(z):
@@ -131,19 +116,19 @@ def end_points(case, table, n, R, spare, lam):
     attention[1][-2:] = expit(z), expit(-z)
     observed, costs = [], []
     for alpha, step, end in zip(attention, (infer, recall), ends):
-        observed.append(loss(with_position_logits(memory, np.log(np.maximum(alpha, 1e-300))), *step))
-        costs.append(nearby(memory, alpha, step) > end)
+        observed.append(loss_at(memory, alpha, step))
+        costs += [loss_at(memory, (1 - share) * alpha + share * token, step) > end
+                  for token in np.eye(len(alpha)) for share in (0.01, 0.1, 0.5)]
     grid = np.array([-3, -1, -0.1, 0.1, 1, 3])
     signs = np.sign([slope(np.log(x / (1 - x)) + step) for step in grid])
     return ((ends, x, -np.sign(grid), np.ones(12 * n + 9)),
-            (np.array(observed), expit(z), signs, np.concatenate(costs)), (lam, 0.0, 0.0, 0.0))
+            (np.array(observed), expit(z), signs, np.array(costs)), (lam, 0.0, 0.0, 0.0))
 
 
 @claim("R10", "SGD follows the flow, and its gap is first order in the step", kind="limit", cases=8,
        derivation=theory.trajectory, control="momentum 0.9",
-       reason="the observed order is 1 + O(lam × step), and lam × step is at most 1/4", source="this project",
-       provenance="derived", table=TABLES, step=("infer", "recall"), n=(1, 2), R=(2, 3), spare=(0, 4),
-       lam=(0.5, 10.0), time=(1.0, 4.0))
+       reason="the observed order is 1 + O(lam × step), and lam × step is at most 1/4", table=TABLES,
+       step=("infer", "recall"), n=(1, 2), R=(2, 3), spare=(0, 4), lam=(0.5, 10.0), time=(1.0, 4.0), **OURS)
 def sgd_follows_the_flow(case, table, step, n, R, spare, lam, time):
     """The order observed when the step of SGD through the model is halved."""
     facts, prompts = draw_disjoint(case, table, n, R, spare)
@@ -153,15 +138,15 @@ def sgd_follows_the_flow(case, table, step, n, R, spare, lam, time):
     start = with_position_logits(construct(facts, n, lam), w0)
     end = theory.trajectory(w0, [time / lam], facts.R, lam, facts.N if step == "recall" else None)[0]
     gaps = []
+
+    def position_only(params, *batch):
+        """The gradient of the position logits alone: the other blocks stay zero."""
+        loss, grads = loss_and_grads(params, *batch)
+        return loss, with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
     for steps in (16, 32):
-        params, buffers = start, None
-        for _ in range(steps):
-            grads = loss_and_grads(params, *batch)[1]
-            # Position-only: the other blocks stay zero.
-            alone = with_position_logits(grads._replace(WKQ=0 * grads.WKQ), position_logits(grads, T))
-            params, buffers = sgd.step(params, alone, buffers, time / lam / steps,
-                                       momentum=0.9 if case.control else 0.0, trained=("WKQ",))
-        gaps.append(np.abs(position_logits(params, T) - end).max())
+        *_, last = sgd.train(start, [batch] * steps, position_only, time / lam / steps, 0.9 * case.control,
+                             trained=("WKQ",))
+        gaps.append(np.abs(position_logits(last.params, T) - end).max())
     return 1.0, np.log2(gaps[0] / gaps[1]), 0.2
 
 
@@ -186,11 +171,10 @@ def some(prompts, chosen):
                             answers=prompts.answers[chosen])
 
 
-@claim("R11", "few samples: full attention is position-only, scaled", source="this project",
-       provenance="derived", derivation=theory.score_factors, cases=10, tolerance=1e-11,
+@claim("R11", "few samples: full attention is position-only, scaled", derivation=theory.score_factors,
+       cases=10, tolerance=1e-11, control="one answer more is shared by two prompts",
        reason="rounding, relative to the largest score, of five steps that may amplify it",
-       control="one answer more is shared by two prompts", step=("infer", "recall"), n=(1, 2), R=(2, 4),
-       M=(2, 6), lam=(0.1, 10.0))
+       step=("infer", "recall"), n=(1, 2), R=(2, 4), M=(2, 6), lam=(0.1, 10.0), **OURS)
 def few_samples_scale_the_scores(case, step, n, R, M, lam):
     """Scores after five steps of full WKQ, in training prompts and in one of unseen tokens."""
     facts, prompts, unseen, k = disjoint_prompts(case, R, n, M)
@@ -200,8 +184,7 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
     T = batch[0].shape[1]
     w0 = case.rng.normal(0, 1, T)
     params, lr, momentum = with_position_logits(construct(facts, n, lam), w0), 1 / lam, 0.5
-    for last in sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",)):
-        params = last.params
+    *_, last = sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",))
     w, buffer = w0, np.zeros(T)
     c = theory.score_factors(n, M, None if step == "infer" else k)
     for _ in range(5):
@@ -210,24 +193,21 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
                 else theory.recall_flow(at, facts.N, R, lam))
         buffer = momentum * buffer + rate
         w = w + lr * buffer
-    observed = [forward(params, z).scores for z in (*batch[0], other[0])]
+    observed = [forward(last.params, z).scores for z in (*batch[0], other[0])]
     return np.array([w0 + c * (w - w0)] * M + [w]), np.array(observed)
 
 
-@claim("R13", "recall with relu: its logits, and its end at u_n = 1 − b", source="this project",
-       provenance="derived", derivation=theory.relu_recall_loss, control=NOT_LATIN,
-       reason="rounding, relative to lam, the size of the logits", table=TABLES, n=(1, 3), R=(2, 5),
-       spare=(0, 8), lam=(0.1, 20.0), bias=(0.01, 0.49))
+@claim("R13", "recall with relu: its logits, and its end at u_n = 1 − b", control=NOT_LATIN,
+       derivation=theory.relu_recall_loss, reason="rounding, relative to lam, the size of the logits",
+       bias=(0.01, 0.49), **FLOWS)
 def relu_recall(case, table, n, R, spare, lam, bias):
     """Logits at any attention; losses with all attention on (s_n, r), at x = 1 too, least at the kink.
 
     The model's derivative by x is < 0 before the kink and > 0 beyond it, on a grid that comes close to it.
     """
-    facts, prompts = draw_disjoint(case, table, n, R, spare)
+    facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
     s, r = prompts.subjects[0], prompts.relation[0]
-    if case.control:
-        facts = share_row(facts, s[0], s[-1])
-    memory = construct(facts, n, lam, "relu", bias)
+    memory = case.number(construct(facts, n, lam, "relu", bias))
     (tokens, targets, slot), T = prompts.recall(), 2 * n + 2
     params, alpha = attend(case, memory, T, "random")
     logits = theory.relu_recall_logits(alpha[0:-1:2], alpha[-1],
@@ -237,14 +217,15 @@ def relu_recall(case, table, n, R, spare, lam, bias):
     x = np.append(1 - bias + steps * min(bias, 0.5 - bias), [1 - bias, 1])
 
     def at(x):
-        """Loss of the model with u_n = x, alpha_r = 1 − x, and the sign of its derivative."""
-        w = np.full(T, -800.0)
-        w[-2:] = np.log(np.maximum([x, 1 - x], 1e-300))
+        """Loss of the model with u_n = x, alpha_r = 1 − x, and its slope in the logit of s_n."""
+        w = case.number(np.full(T, -800.0))
+        w[-2:] = np.log(case.number(np.maximum([x, 1 - x], 1e-300)))
         loss, grads = loss_and_grads(with_position_logits(memory, w), tokens, targets, slot, "relu")
-        return loss, np.sign(position_logits(grads, T)[-2])
-    losses, signs = np.transpose([at(value) for value in x])
+        return loss, position_logits(grads, T)[-2]
+    losses, rates = np.transpose([at(value) for value in x])
     return ((logits, theory.relu_recall_loss(x, facts.N, facts.R, lam, bias), np.sign(steps)),
-            (forward(params, tokens[0], "relu").logits[slice(*slot)], losses, signs[:-2]), (lam, lam, 0.0))
+            (forward(params, tokens[0], "relu").logits[slice(*slot)], losses, np.sign(rates[:-2])),
+            (lam, lam, 0.0))
 
 
 def prompts_without_common_tokens(case, facts, n, count):
@@ -257,10 +238,9 @@ def prompts_without_common_tokens(case, facts, n, count):
     return seen, Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
 
 
-@claim("R14", "fine-tuning is local: only what occurred moves", source="this project",
-       provenance="derived", derivation=theory.gradient_support, cases=15,
-       control="token embeddings Gaussian, not one-hot", table=TABLES, step=("infer", "recall"),
-       n=(1, 3), R=(2, 5), spare=(0, 8), count=(1, 2), lam=(0.1, 10.0))
+@claim("R14", "fine-tuning is local: only what occurred moves", derivation=theory.gradient_support, cases=15,
+       control="token embeddings Gaussian, not one-hot", step=("infer", "recall"), count=(1, 2),
+       **{**FLOWS, "lam": (0.1, 10.0)})
 def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
     """Where the model's gradient is not zero; and, after training, attention on a prompt of new tokens."""
     facts = draw_facts(case, table, max(R, 5 * (n + 1)) + spare, R)
@@ -273,7 +253,6 @@ def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
     V, L, T = len(params.E), len(params.P), tokens.shape[1]
     start = params._replace(WKQ=case.rng.normal(0, 1, params.WKQ.shape))
     nonzero = loss_and_grads(start, *batch)[1].WKQ != 0
-    for last in sgd.train(params, [batch] * 3, loss_and_grads, 1.0, trained=("WKQ",)):
-        params = last.params
-    return ((theory.gradient_support(batch[0], V, L), softmax(position_logits(params, T))),
-            (nonzero, forward(params, tokens[0]).attention))
+    *_, last = sgd.train(params, [batch] * 3, loss_and_grads, 1.0, trained=("WKQ",))
+    return ((theory.gradient_support(batch[0], V, L), softmax(position_logits(last.params, T))),
+            (nonzero, forward(last.params, tokens[0]).attention))

@@ -51,6 +51,16 @@ def draw_prompt(case, prompt, bigram, T, triggers):
     return z
 
 
+def draw_ending(case, law, prompt, V, T):
+    """A bigram, a prompt of T tokens that ends with its trigger q, and q."""
+    bigram = draw_bigram(case, law, V)
+    q = int(case.rng.integers(len(bigram.pi_u)))
+    z = draw_prompt(case, prompt, bigram, T, [q])
+    z[-1] = q
+    show(case, bigram, z)
+    return exactly(case, bigram), z, q
+
+
 def show(case, bigram, z):
     """Tell the reader of `explain` the prompt, in letters; a random bigram has numbers for letters."""
     case.show("tokens", " ".join({" ": "␣", "\n": "↵"}.get(bigram.chars[v], str(bigram.chars[v])) for v in z))
@@ -79,10 +89,8 @@ def hard(case):
        law=LAWS, prompt=PROMPTS, V=(2, 65), T=(1, 64), b1=(0.0, 20.0))
 def previous_token_head(case, law, prompt, V, T, b1):
     """A1 of the constructed model against e^b1/(e^b1 + t) and 1/(e^b1 + t)."""
-    bigram = draw_bigram(case, law, V)
-    z = draw_prompt(case, prompt, bigram, T, [0])
-    bigram = exactly(case, bigram)
-    params = construct(draw_frame(case, len(bigram.pi_u), T), bigram, [0], b1, 1, 1)
+    bigram, z, q = draw_ending(case, law, prompt, V, T)
+    params = construct(draw_frame(case, len(bigram.pi_u), T), bigram, [q], b1, 1, 1)
     return theory.previous_token_attention(T, b1), forward(params, z).attention1
 
 
@@ -93,13 +101,10 @@ def previous_token_head(case, law, prompt, V, T, b1):
 def absolute_positions_stop(case, law, prompt, V, train_length, beyond, b1):
     """A1 of the constructed model: the previous token below L0, uniform from L0 on."""
     T = train_length + beyond
-    bigram = draw_bigram(case, law, V)
-    z = draw_prompt(case, prompt, bigram, T, [0])
-    bigram = exactly(case, bigram)
+    bigram, z, q = draw_ending(case, law, prompt, V, T)
     encoding = "relative" if case.control else "absolute"
     frame = exact_frame(case, len(bigram.pi_u), T, encoding)
-    params = construct(frame, bigram, [0], b1, 1, 1, encoding,
-                       None if case.control else train_length)
+    params = construct(frame, bigram, [q], b1, 1, 1, encoding, None if case.control else train_length)
     return (theory.previous_token_attention(T, b1, "absolute", train_length),
             forward(params, z, encoding).attention1)
 
@@ -125,20 +130,14 @@ def logits_in_closed_form(case, law, prompt, encoding, V, T, train_length, K, b1
             (trace.attention2, trace.attention2 @ np.eye(z.max() + 1)[z], trace.logits))
 
 
-@claim("I4", "hard previous-token limit, first position included", source="WS24",
-       provenance="formalised", derivation=theory.hard_mass, control="b1 = 1, far from the limit",
-       control_space=dict(prompt=("uniform",), V=(3, 6), T=(32, 64), b2=(3.0, 20.0)),
-       law=LAWS, prompt=PROMPTS, limit=("b1", "b1 and b2"), V=(2, 65), T=(1, 64),
-       b2=(0.0, 20.0), bo=(0.1, 100.0))
+@claim("I4", "hard previous-token limit, first position included", source="WS24", provenance="formalised",
+       derivation=theory.hard_mass, control="b1 = 1, far from the limit",
+       control_space=dict(prompt=("uniform",), V=(3, 6), T=(32, 64), b2=(3.0, 20.0)), law=LAWS,
+       prompt=PROMPTS, limit=("b1", "b1 and b2"), V=(2, 65), T=(1, 64), b2=(0.0, 20.0), bo=(0.1, 100.0))
 def hard_limit(case, law, prompt, limit, V, T, b2, bo):
     """Logits after a trigger, from counts alone."""
-    bigram = draw_bigram(case, law, V)
+    bigram, z, q = draw_ending(case, law, prompt, V, T)
     V = len(bigram.pi_u)
-    q = int(case.rng.integers(V))
-    z = draw_prompt(case, prompt, bigram, T, [q])
-    z[-1] = q
-    show(case, bigram, z)
-    bigram = exactly(case, bigram)
     params = construct(exact_frame(case, V, T), bigram, [q], 1.0 if case.control else hard(case),
                        b2 if limit == "b1" else hard(case), bo)
     mass = theory.hard_mass(z, V, b2 if limit == "b1" else hard(case) if case.balls else np.inf)
@@ -152,11 +151,8 @@ def hard_limit(case, law, prompt, limit, V, T, b2, bo):
        law=LAWS, prompt=PROMPTS, V=(2, 65), T=(1, 64), b1=(0.0, 12.0), b2=(0.0, 20.0))
 def remainder_of_the_hard_limit(case, law, prompt, V, T, b1, b2):
     """Total variation between the model's in-context masses and both limits of I4, in b1 and in b1 and b2."""
-    bigram = draw_bigram(case, law, V)
+    bigram, z, q = draw_ending(case, law, prompt, V, T)
     V = len(bigram.pi_u)
-    q = int(case.rng.integers(V))
-    z = draw_prompt(case, prompt, bigram, T, [q])
-    z[-1] = q
     params = construct(exact_frame(case, V, T), bigram, [q], b1, b2, SHARES)
     mass = (forward(params, z).logits[-1] - np.log(bigram.pi_b[q])) / SHARES
     distance = [np.abs(theory.hard_mass(z, V, limit) - mass).sum() / 2 for limit in (b2, np.inf)]
@@ -307,9 +303,8 @@ def model_lives_in_tables(case, prompt, V, d, T, B, spare, scale):
             (tables.logits(broken, tokens[0, :-1]), *tables.loss_and_grads(broken, tokens, mask)))
 
 
-@claim("I9", "ledger: memories add up to the logits, blocks to the scores",
-       source="this project", provenance="derived", derivation=ledger.logits,
-       control="the composite memories WF∘WO left out",
+@claim("I9", "ledger: memories add up to the logits, blocks to the scores", source="this project",
+       provenance="derived", derivation=ledger.logits, control="the composite memories WF∘WO left out",
        prompt=PROMPTS, V=(2, 30), d=(2, 40), T=(1, 40), scale=(0.1, 1.5))
 def ledger_adds_up(case, prompt, V, d, T, scale):
     """Random weights: the logits and the scores of layer 2 against the sums of their parts."""
@@ -366,11 +361,10 @@ def sharp_without_positions(case, law, prompt, V, T):
     return np.where(changed, lower, weight), np.where(changed, weight, upper), 1.0
 
 
-@claim("IG", "all nine gradients against the complex step", source="this project",
-       provenance="derived", derivation=loss_and_grads, cases=10,
-       reason="rounding; relative to the largest entry of each gradient",
-       control="dWK1, dWK2 and dWF transposed", encoding=("relative", "absolute"),
-       V=(3, 5), d=(2, 5), B=(1, 2), T=(1, 6), spare=(0, 2), scale=(0.3, 1.0))
+@claim("IG", "all nine gradients against the complex step", source="this project", provenance="derived",
+       derivation=loss_and_grads, cases=10, reason="rounding; relative to the largest entry of each gradient",
+       control="dWK1, dWK2 and dWF transposed", encoding=("relative", "absolute"), V=(3, 5), d=(2, 5),
+       B=(1, 2), T=(1, 6), spare=(0, 2), scale=(0.3, 1.0))
 def gradients(case, encoding, V, d, B, T, spare, scale):
     """Random weights, random tokens, a random mask: every coordinate of every field."""
     rng = case.rng

@@ -77,9 +77,8 @@ def order_of(remainder, order):
     return order, min(np.log2(whole / half), order) if half > 0 else order, ORDER
 
 
-@claim("I7", "the first gradient of WO and WF is a Markov moment", source="BCBJB23",
-       provenance="derived", derivation=moments.first_gradient, cases=10, control=REDRAWN,
-       control_space=dict(T=(2, 5)),
+@claim("I7", "the first gradient of WO and WF is a Markov moment", source="BCBJB23", provenance="derived",
+       derivation=moments.first_gradient, cases=10, control=REDRAWN, control_space=dict(T=(2, 5)),
        outputs=OUTPUTS, V=(2, 3), T=(1, 5))
 def first_gradient_is_a_moment(case, outputs, V, T):
     """All four tables, against backpropagation summed over all sequences."""

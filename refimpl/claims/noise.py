@@ -8,13 +8,11 @@ from scipy.special import softmax
 
 from refimpl import sgd
 from refimpl.claims.claim import claim
-from refimpl.claims.recall import attend
+from refimpl.claims.recall import OURS, attend
 from refimpl.recall import batched, implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import Params, loss
 from refimpl.recall.task import Facts, Prompts, collide, sample
-
-OURS: dict = dict(source="this project", provenance="derived")
 
 
 @claim("R19", "wrong answers leave the accuracy 1 − p_e^n", kind="inequality", cases=8,
@@ -147,15 +145,13 @@ def pretrained_memory(case, N, R=3, n=2, width=128):
         grads.WKQ[:d], grads.WKQ[:, :d] = 0, 0
         return a + b, grads
     if not case.control:
-        for last in sgd.train(params, repeat(batched.facts_as_prompts(facts), 150), both, 1.0, 0.9,
-                              trained=("W1", "b1", "W2")):
-            pass
+        *_, last = sgd.train(params, repeat(batched.facts_as_prompts(facts), 150), both, 1.0, 0.9,
+                             trained=("W1", "b1", "W2"))
         params = last.params
     params.WKQ[d:, d:] = case.rng.normal(0, 0.1, (L, L))
     train, test = (sample(facts, n, count, case.rng) for count in (32, 200))
-    for last in sgd.train(params, repeat((train.infer(), train.recall()), 100), both, 0.5, 0.9,
-                          trained=("WKQ",)):
-        pass
+    *_, last = sgd.train(params, repeat((train.infer(), train.recall()), 100), both, 0.5, 0.9,
+                         trained=("WKQ",))
     seen = []
     for tokens, targets, slot in (test.infer(), test.recall()):
         trace, _ = batched.forward_pass(last.params, tokens, slot, "relu")

@@ -5,7 +5,6 @@ on one token. The control of most claims is a table that is not Latin: two subje
 """
 
 import numpy as np
-from scipy.special import softmax
 
 from refimpl import sgd
 from refimpl.claims.claim import claim
@@ -14,6 +13,7 @@ from refimpl.recall import implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import Params, forward, loss, loss_and_grads, with_position_logits
 from refimpl.recall.task import Facts, Prompts, sample
+from refimpl.recall.theory.logits import softmax
 
 TABLES = ("months", "pitches", "latin")
 ATTENTION = ("random", "uniform", "one token")
@@ -38,12 +38,35 @@ def share_row(facts, s, other):
     return Facts(facts.pi, sigma, facts.shifts, is_latin=False)
 
 
-def draw_disjoint(case, table, n, R, spare, room="twice"):
-    """A table, and a collision-free prompt: its rows are all answers, or at most half of a Latin table."""
+def draw_prompt(case, table, n, R, spare):
+    """A table and a prompt, colliding or not; for a control the table is not Latin."""
+    facts = draw_facts(case, table, max(R, n + 1) + spare, R)
+    prompts = sample(facts, n, 1, case.rng)
+    show(case, prompts)
+    return share_row(facts, *prompts.subjects[0, [0, -1]]) if case.control else facts, prompts
+
+
+def draw_disjoint(case, table, n, R, spare, control="", room="twice"):
+    """A table, and a collision-free prompt: its rows are all answers, or at most half of a Latin table.
+
+    For the control COLLIDING the subjects are moved together, for NOT_LATIN the table is changed.
+    """
     # Of 12 answers, rows of more than one pair leave one over at least: prompts that fill them are rare.
     R = R if table == "latin" else min(R, (12 if n == 1 else 11) // (n + 1))
     facts = draw_facts(case, table, (n + 1) * R if room == "exact" else 2 * (n + 1) * R + spare, R)
-    return facts, sample(facts, n, 1, case.rng, collision_free=True)
+    prompts = sample(facts, n, 1, case.rng, collision_free=True)
+    if case.control and control == COLLIDING:
+        s, r = np.argsort(facts.sigma)[None, :n + 1], prompts.relation
+        prompts = Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
+    if case.control and control == NOT_LATIN:
+        facts = share_row(facts, *prompts.subjects[0, [0, -1]])
+    return facts, prompts
+
+
+def one_prompt(facts, n, r=0):
+    """A collision-free prompt of relation r, subjects R apart on the cycle."""
+    s = np.argsort(facts.sigma)[None, :(n + 1) * facts.R:facts.R]
+    return Prompts(facts.N, facts.R, s, np.array([r]), facts.answer(s, r))
 
 
 def show(case, prompts):
@@ -51,12 +74,6 @@ def show(case, prompts):
     *pairs, (query, answer) = zip(prompts.subjects[0], prompts.answers[0])
     case.show("prompt", f"{', '.join(f'{s} {a}' for s, a in pairs)}, {query} …?")
     case.show("asked", f"relation {prompts.relation[0]}, then answer {answer}")
-
-
-def neighbours(facts, prompts):
-    """The same prompt of subjects that are neighbours on the cycle."""
-    s, r = np.argsort(facts.sigma)[None, :prompts.subjects.shape[1]], prompts.relation
-    return Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
 
 
 def attend(case, params, length, attention):
@@ -67,7 +84,8 @@ def attend(case, params, length, attention):
     if attention == "one token":
         w[:] = -800.0
         w[case.rng.integers(length)] = 0
-    return with_position_logits(params, w), softmax(w)
+    w = case.number(w)
+    return with_position_logits(case.number(params), w), softmax(w)
 
 
 @claim("R1", "the table is Latin, and rho inverts it", source="HNLG26 (facts), this project (table)",
@@ -87,18 +105,17 @@ def table_is_latin(case, table, R, spare):
             (np.sort(table, axis=0), facts.relation(np.arange(N)[:, None], np.arange(N))))
 
 
-@claim("R2", "votes of pairs infer the relation", source="this project", provenance="derived",
-       derivation=theory.infer_logits, control=NOT_LATIN, control_space=dict(attention=SPREAD),
-       table=TABLES, attention=ATTENTION,
-       n=(1, 4), R=(2, 8), spare=(0, 16), lam=(0.1, 100.0))
+OURS: dict = dict(source="this project", provenance="derived")
+ANY: dict = dict(control_space=dict(attention=SPREAD), table=TABLES, attention=ATTENTION, n=(1, 4), R=(2, 8),
+                 spare=(0, 16), **OURS)
+
+
+@claim("R2", "votes of pairs infer the relation", derivation=theory.infer_logits, control=NOT_LATIN,
+       lam=(0.1, 100.0), **ANY)
 def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
     """Logits of all relations at any attention, colliding prompts included."""
-    facts = draw_facts(case, table, max(R, n + 1) + spare, R)
-    prompts = sample(facts, n, 1, case.rng)
+    facts, prompts = draw_prompt(case, table, n, R, spare)
     s, a = prompts.subjects[0], prompts.answers[0]
-    if case.control:
-        facts = share_row(facts, s[0], s[-1])
-    show(case, prompts)
     tokens, _, (start, stop) = prompts.infer()
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
     predicted = theory.infer_logits(alpha[0::2], alpha[1::2], facts.relation(s[:, None], a[:-1]),
@@ -106,18 +123,12 @@ def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
     return predicted, forward(params, tokens[0]).logits[start:stop]
 
 
-@claim("R3", "recall of the answer", source="this project", provenance="derived",
-       derivation=theory.recall_logits, control=NOT_LATIN, control_space=dict(attention=SPREAD),
-       table=TABLES, attention=ATTENTION,
-       n=(1, 4), R=(2, 8), spare=(0, 16), lam=(0.1, 100.0))
+@claim("R3", "recall of the answer", derivation=theory.recall_logits, control=NOT_LATIN,
+       lam=(0.1, 100.0), **ANY)
 def recall_of_the_answer(case, table, attention, n, R, spare, lam):
     """Logits of all answers at any attention, colliding prompts included."""
-    facts = draw_facts(case, table, max(R, n + 1) + spare, R)
-    prompts = sample(facts, n, 1, case.rng)
+    facts, prompts = draw_prompt(case, table, n, R, spare)
     s, r = prompts.subjects[0], prompts.relation[0]
-    if case.control:
-        facts = share_row(facts, s[0], s[-1])
-    show(case, prompts)
     tokens, _, (start, stop) = prompts.recall()
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 2, attention)
     predicted = theory.recall_logits(alpha[0:2 * n + 1:2], alpha[-1],
@@ -125,18 +136,13 @@ def recall_of_the_answer(case, table, attention, n, R, spare, lam):
     return predicted, forward(params, tokens[0]).logits[start:stop]
 
 
-@claim("R4", "losses of both steps, answer rows disjoint", source="this project",
-       provenance="derived", derivation=theory.recall_loss,
-       control=COLLIDING, control_space=dict(attention=SPREAD), table=TABLES,
-       attention=ATTENTION, room=("exact", "twice"), n=(1, 4),
-       R=(2, 8), spare=(0, 16), lam=(0.1, 20.0),
-       reason="rounding, relative to lam: a loss near 0 is what is left of logits of that size")
+@claim("R4", "losses of both steps, answer rows disjoint", derivation=theory.recall_loss,
+       control=COLLIDING, room=("exact", "twice"), lam=(0.1, 20.0),
+       reason="rounding, relative to lam: a loss near 0 is what is left of logits of that size", **ANY)
 def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     """L_infer and L_recall of the model on one collision-free prompt."""
     n = 1 if room == "exact" else n     # with more pairs a prompt that fills the table is rare
-    facts, prompts = draw_disjoint(case, table, n, R, spare, room)
-    if case.control:
-        prompts = neighbours(facts, prompts)
+    facts, prompts = draw_disjoint(case, table, n, R, spare, COLLIDING, room)
     show(case, prompts)
     memory = construct(facts, n, lam)
     params, alpha = attend(case, memory, 2 * n + 1, attention)
@@ -148,11 +154,10 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     return [predicted_infer, predicted_recall], [observed_infer, observed_recall], lam
 
 
-@claim("R15", "no unit is stored: losses and training of both steps", source="this project",
-       provenance="derived", derivation=implicit, cases=15, control=NOT_LATIN, tolerance=1e-11,
-       reason="rounding of logits up to lam in three steps, which may amplify it", table=TABLES,
-       attention=("full", "position-only"), shown=("true", "noisy"), n=(1, 3), R=(1, 5), spare=(0, 8),
-       count=(1, 3), lam=(0.1, 20.0))
+@claim("R15", "no unit is stored: losses and training of both steps", derivation=implicit, cases=15,
+       control=NOT_LATIN, tolerance=1e-11, table=TABLES, attention=("full", "position-only"),
+       reason="rounding of logits up to lam in three steps, which may amplify it",
+       shown=("true", "noisy"), n=(1, 3), R=(1, 5), spare=(0, 8), count=(1, 3), lam=(0.1, 20.0), **OURS)
 def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
     """Losses, margins and WKQ of the dense model, trained for three steps on both losses together."""
     facts = draw_facts(case, table, max(R, n + 1) + spare, R)
@@ -200,12 +205,10 @@ def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
             (lam, 0.0, lam))
 
 
-@claim("RG", "all seven gradients against the complex step", source="this project",
-       provenance="derived", derivation=loss_and_grads, cases=10,
-       reason="rounding; relative to the largest entry of each gradient",
-       control="dWKQ transposed", control_space=dict(activation=("square",)),
-       activation=("square", "relu"), over=("slot", "vocabulary"),
-       N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6), count=(1, 2), scale=(0.3, 1.0))
+@claim("RG", "all seven gradients against the complex step", derivation=loss_and_grads, cases=10,
+       reason="rounding; relative to the largest entry of each gradient", control="dWKQ transposed",
+       control_space=dict(activation=("square",)), activation=("square", "relu"), over=("slot", "vocabulary"),
+       N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6), count=(1, 2), scale=(0.3, 1.0), **OURS)
 def gradients(case, activation, over, N, R, n, d, dp, m, count, scale):
     """Random weights, prompts of both steps: every coordinate of every field.
 

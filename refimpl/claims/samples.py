@@ -8,10 +8,9 @@ from scipy.special import softmax
 from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.finetuning import disjoint_prompts, some
+from refimpl.claims.recall import OURS, one_prompt
 from refimpl.recall import implicit, theory
-from refimpl.recall.task import Facts, Prompts
-
-OURS: dict = dict(source="this project", provenance="derived")
+from refimpl.recall.task import Facts
 
 
 @claim("R16", "full attention is position-only, c times as fast", derivation=theory.score_factors, cases=10,
@@ -47,12 +46,6 @@ def full_attention_is_faster(case, n, M, lam, momentum):
         predicted += [softmax(Y), softmax(w0 + (Y - w0) / c)]
         observed += [train.attention[0], test.attention[0]]
     return predicted, observed
-
-
-def one_prompt(facts, n):
-    """A collision-free prompt of relation 0, subjects R apart on the cycle."""
-    s = np.argsort(facts.sigma)[None, :(n + 1) * facts.R:facts.R]
-    return Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
 
 
 def leading_start(case, n, spread=0.5):

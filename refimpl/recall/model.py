@@ -182,7 +182,7 @@ def loss(params, tokens, targets, slot=None, activation="square"):
         for b in range(len(z)):
             logits = forward_pass(params, z[b], activation)[0].logits[None]
             total += ops.cross_entropy_forward(logits, targets[b:b + 1], start, stop)[0]
-        total /= total.real.dtype.type(len(z))
+        total /= params.E.real.dtype.type(len(z))
     return check.computed((total,), params)[0]
 
 

@@ -56,19 +56,12 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
 
     J symmetric under (r, i) ↔ (s, j), and J = pi_o[o] P(… | o) / Σ_o' pi_o[o'] α^{T−1}_q (of o').
 
-    Derivation. The Markov property splits the path at r and s, and each piece sums to a power of
-    P_o. Bayes' rule gives the factor in front: o is more probable where it leads back to q. Exact;
-    provenance: derived.
+    Derivation. The Markov property splits the path at r and s, and each piece sums to a power of P_o. Bayes'
+    rule gives the factor in front: o is more probable where it leads back to q. Exact; provenance: derived.
 
-    Parameters
-    ----------
-    pi_u, pi_o : (V,) laws of z_0 and of the output;  pi_b : (V, V), rows sum to 1
-    q : the trigger, 0..V−1;  T ≥ 1 tokens
-
-    Returns
-    -------
-    (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if these are no laws, if q
-    or T do not fit, or if z_{T−1} = q has probability zero.
+    Parameters: pi_u, pi_o (V,) laws of z_0 and of the output; pi_b (V, V), rows sum to 1; q in 0..V−1, the
+    trigger; T ≥ 1 tokens. Returns (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if
+    these are no laws, if q or T do not fit, or if z_{T−1} = q has probability zero.
     """
     V = len(pi_b)
     J = np.zeros((V, T, T, V, V))
@@ -168,8 +161,7 @@ def second_gradient(J, A, B):
     Σ_s (γ_s − mean γ) c_s[j] = Σ_{r,s,i} (A[o, i] (R ω)_rs + B[o, i] (ωᵀR ω)_rs) 1[z_r = i] 1[z_s = j],
     whose expectation is in J. (The rows Phi E[i] of WK2 are left out: they need moments of three tokens.)
 
-    Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second
-    step).
+    Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second step).
     """
     _, T = J.shape[:2]
     R, omega = centring(T), averaging(T)
@@ -189,8 +181,7 @@ def third_gradient_by_values(J, B, encoding="relative"):
         F[δ] = ⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩
              = η (1/T) Σ_{t≥δ} 1/(t+1) E[B[o, z_{t−δ}] − Σ_r ω_tr B[o, z_r]] + O(η²).
 
-    Neither A nor WK2 is in it: WK2 = O(η²), and enters at η³ only. `third_gradient_by_keys` isolates
-    that.
+    Neither A nor WK2 is in it: WK2 = O(η²), and enters at η³ only. `third_gradient_by_keys` isolates that.
 
     Derivation. As Σ_v E[v]·x0_t = 1 and pos[δ] meets the key t−δ alone, F[δ] = Σ_{t≥δ} −∂ℓ/∂S1_{t,t−δ}.
     Layer 1 acts through c_t. WO reads c_t at Phi E[j]: −∂ℓ/∂c_t[j] = A2_t Σ_k y_k η B[k, j] =

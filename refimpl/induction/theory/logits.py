@@ -126,20 +126,10 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
     bo Σ_s A2_ts U[z_s]. WF reads the E part alone: WF x2_t = Σ_u log pi_b[z_t, u] U[u] (the parts in
     U and E Phiᵀ are orthogonal to every E[v]). U[u]· picks the two sums.
 
-    Parameters
-    ----------
-    tokens : (T,) integers in 0..V−1, T ≥ 1
-    log_pi_b : (V, V) float, may hold −∞: such a token has logit −∞, whatever the context says
-    triggers : (K,) token ids, Q, K ≥ 1
-    b1, b2, bo : finite floats
-    encoding : "relative" or "absolute"
-    train_length : L0, absolute only
-
-    Returns
-    -------
-    (T, V) float64. Raises ValueError on tokens or triggers outside the table, strengths not finite.
-
-    Source: WS24 (logits in closed form on designed prompts); this is the project's form of it.
+    Parameters: tokens (T,) in 0..V−1, T ≥ 1; log_pi_b (V, V), may hold −∞: such a token has logit −∞,
+    whatever the context says; triggers (K,) token ids, K ≥ 1; b1, b2, bo finite; encoding "relative" or
+    "absolute"; train_length L0, absolute only. Returns (T, V) float64. Raises ValueError on others. Source:
+    WS24 (logits in closed form on designed prompts); this is the project's form of it.
     """
     A2 = attention(tokens, triggers, b1, b2, memory_length(len(tokens), encoding, train_length))
     return log_pi_b[tokens] + bo * (A2 @ np.eye(len(log_pi_b))[tokens])
@@ -176,18 +166,9 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
 
     `sharp_strengths` and `sharp_bounds` say when the head is sharp, and where it is blind.
 
-    Parameters
-    ----------
-    tokens : (T,) integers in 0..V−1, T ≥ 1, the first of which is κ
-    log_pi_b : (V, V) float, may hold −∞;  triggers : (K,) token ids, K ≥ 1
-    b1, beta, gamma, b3, bo : finite floats
-
-    Returns
-    -------
-    WithoutPositions. Raises ValueError if z_0 occurs again, on tokens or triggers outside the table,
-    or strengths not finite.
-
-    Source: an extension of this project; WS24 v2 mentions three layers without positions.
+    Parameters: tokens (T,) in 0..V−1, T ≥ 1, the first of which is κ; log_pi_b (V, V), may hold −∞; triggers
+    (K,) token ids, K ≥ 1; b1, beta, gamma, b3, bo finite. Returns WithoutPositions. Raises ValueError on
+    others. Source: an extension of this project; WS24 v2 mentions three layers without positions.
     """
     z = tokens
     if (z[1:] == z[0]).any():

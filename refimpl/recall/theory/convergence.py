@@ -89,8 +89,7 @@ def leader_bounds(w, i, R, lam):
 def decided_loss(R, lam):
     """Infer loss below which the pair with the largest f wins (claim R17b; exact; derived).
 
-    Statement. If m > lam/4, that is L < log(1 + (R−1) e^{−lam/4}), the pair with the largest f wins,
-    whatever the gaps.
+    Statement. If m > lam/4, that is L < log(1 + (R−1) e^{−lam/4}), the largest f wins, whatever the gaps.
 
     Derivation. If two pairs have the largest f, then Σ f ≤ 1/8: 1 ≥ Σ (u_j + v_j) ≥ 2 Σ √f_j, and at fixed
     Σ √f the sum of squares is largest with two pairs alone, √f = ¼ each. So m ≤ lam/4 at a tie. As m never
@@ -123,8 +122,7 @@ def leader_loss_bound(w0, times, R, lam):
     last line there, and the rate of its gap. Weights sum to 1: divide by √f_i. With Y = 1/r − 1 the first
     line is Y + log Y = h − 1, so Y is Wright's omega function.
 
-    Parameters: w0 (2n+1,) in −100..100 with such a pair; times (k,) ≥ 0; R ≥ 2; lam > 0. Returns (k,). Raises
-    ValueError.
+    w0 (2n+1,) in −100..100 with such a pair; times (k,) ≥ 0; R ≥ 2; lam > 0. Returns (k,). Raises ValueError.
     """
     (f,), (g,), _ = pairs(w0[None])
     n, i = len(f), int(np.lexsort((-np.abs(g), f))[-1])
@@ -164,8 +162,7 @@ def context_bounds(w, N, R, lam):
 
     What it needs: `trap_law` says what happens elsewhere.
 
-    Parameters: w (2n+2,), logits of s_0 a_0 … s_n r; N ≥ (n+1) R; R ≥ 2; lam > 0. Returns (2n,).
-    Raises ValueError.
+    w (2n+2,), logits of s_0 a_0 … s_n r; N ≥ (n+1) R; R ≥ 2; lam > 0. Returns (2n,). Raises ValueError.
     """
     alpha = softmax(w)
     logits, count = answer_classes(alpha[0:-1:2], alpha[-1], N, R, lam)
@@ -217,8 +214,7 @@ def way_back(start, end, N, R, lam, bias):
     lam (R−1) e^{−lam δ}/(S + (R−1) e^{−lam δ}). With the square the margin over the row mates is
     2 lam x (1−x), so L' is twice as large at x = 1.
 
-    Parameters: 0 < start ≤ end ≤ bias ≤ ½; N ≥ R ≥ 2; 0 < lam ≤ 500. Returns a float, to about 1e-12.
-    Raises ValueError.
+    0 < start ≤ end ≤ bias ≤ ½; N ≥ R ≥ 2; 0 < lam ≤ 500. Returns a float, to about 1e-12. Raises ValueError.
     """
     if not start <= end <= bias:
         raise ValueError(f"end: expected start <= end <= bias, got {start}, {end}, {bias}")

@@ -102,7 +102,7 @@ def recall_loss(u, alpha_r, N, R, lam):
 
 def answer_classes(u, alpha_r, N, R, lam):
     """Logits and sizes of the classes of `recall_loss`: g(s_i, r); row mates of s_i; the rest."""
-    logits = np.concatenate([lam * (u ** 2 + 2 * alpha_r * u), lam * u ** 2, [0.0]])
+    logits = np.concatenate([lam * (u ** 2 + 2 * alpha_r * u), lam * u ** 2, 0 * u[:1]])
     return logits, np.repeat([1, R - 1, N - len(u) * R], [len(u), len(u), 1])
 
 
@@ -146,7 +146,7 @@ def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
     """
     alone, both = np.maximum(u - bias, 0), np.maximum(u + alpha_r - bias, 0)
     relation = np.maximum(alpha_r - bias, 0)
-    logits = np.full(N, relation)
+    logits = np.full(N, relation, u.dtype)
     np.add.at(logits, np.delete(answer_of, r, axis=1), alone[:, None])
     np.add.at(logits, answer_of[:, r], both - relation)
     return lam * logits
@@ -169,8 +169,7 @@ def relu_recall_loss(x, N, R, lam, bias):
     Derivation. `relu_recall_logits` at u = (0, …, 0, x): the true answer has lam φ(1), its row mates
     lam (φ(x) + φ(1−x)), the others lam φ(1−x): subtract.
 
-    Parameters: x, a float or array in [0, 1]; N ≥ R ≥ 1; bias in [0, ½]. Returns the shape of x.
-    Raises ValueError.
+    x, a float or array in [0, 1]; N ≥ R ≥ 1; bias in [0, ½]. Returns the shape of x. Raises ValueError.
     """
     p, q = np.minimum(np.minimum(x, bias), 1 - x), np.minimum(x, 1 - bias)
     return np.log1p((R - 1) * np.exp(-lam * p) + (N - R) * np.exp(-lam * q))

@@ -103,8 +103,7 @@ def collision_loss(u, v, N, R, lam):
     2 lam Σ u Σ v ≤ lam/2 to the loss, so a prompt with X ≥ 2 colliding pairs errs by at most X lam/2 ≤
     X (X−1) lam/2. Two given pairs collide together with probability at most (2 (R−1))²/((N−1)(N−3)).
 
-    Parameters: u (n+1,), v (n,); N ≥ 2R and 4; R ≥ 1; 0 < lam ≤ 500. Returns (loss, error). Raises
-    ValueError.
+    u (n+1,), v (n,); N ≥ 2R and 4; R ≥ 1; 0 < lam ≤ 500. Returns (loss, error). Raises ValueError.
     """
     m, _ = infer_margin(u, v, R, lam)
     n, votes = len(v), 2 * lam * np.outer(u, np.append(v, 0))

@@ -147,8 +147,7 @@ def drift_law(n, M, k, N, R, lam):
     to 1/((c_s + 2nH) t); so y_{s_n} ~ y_r ~ rho log t. At test an unseen relation has w = y/c. A seen one
     adds 1/k of (r, position i), and for r all four entries: (1 + 1/k) y_{s_n}/c_s against y_r.
 
-    Parameters: n ≥ 1; k ≥ 1 relations, a divisor of M; N > R ≥ 2; 0 < lam ≤ 500. Returns Drift. Raises
-    ValueError.
+    n ≥ 1; k ≥ 1 relations, a divisor of M; N > R ≥ 2; 0 < lam ≤ 500. Returns Drift. Raises ValueError.
     """
     c_s, c_r = score_factors(n, M, k)[[0, -1]]
     x, H = recall_end_point(N, R, lam), c_s * c_r / (c_s + c_r)
