@@ -193,7 +193,7 @@ recall_samples, recall_convergence, recall_noise = recall_others
 # caller's own loss can judge.
 INNER = {
     associative: "leading_axes",
-    gradcheck: "fields real_fields numbers like imaginary", sgd: "train norm",
+    gradcheck: "by_coordinate fields real_fields numbers like imaginary", sgd: "train norm",
     task: "trigger_ids cumulative", memory: "log_bigram frame_of", model: "forward_pass backward_pass",
     fast: "scores_forward scores_backward logits_forward logits_backward tables_forward "
           "tables_backward",

@@ -92,8 +92,8 @@ def test_readme_is_short():
 
 
 def test_claim_table_lists_exactly_what_exists(capsys):
-    rows = re.findall(r"^\| ([MIR][0-9G]+[a-z]?) \|.*?\| `(\S+)`.*?\| `(\S+\.py)` \|(.*?)\| (.*?) \| (\w+) \|$",
-                      README, re.MULTILINE)
+    pattern = r"^\| ([MIR][0-9G]+[a-z]?) \|.*?\| `(\S+)`.*?\| `(\S+\.py)` \|(.*?)\| (.*?) \| (\w+) \|$"
+    rows = re.findall(pattern, README, re.MULTILINE)
     assert [row[0] for row in rows] == list(BUILTIN)
     main(["audit", "--list"])
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
