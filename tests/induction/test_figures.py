@@ -11,6 +11,7 @@ SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 SMALL = {
     "introduction": {},
     "notation": {},
+    "recall_introduction": dict(steps=3),
     "training": dict(seeds=1, count=4, d=8),
     "step_size": dict(seeds=1, count=2, d=8),
     "tasks": dict(seeds=1, steps=5),
