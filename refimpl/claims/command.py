@@ -166,6 +166,13 @@ def pool(jobs):
         yield None
         return
     executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), in_worker)
+    # Interrupts are for their parent alone: processes that start now ignore them from their first moment.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for _ in range(jobs):
+            executor.submit(int)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     try:
         yield executor
     except BaseException as error:
