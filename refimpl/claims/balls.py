@@ -28,7 +28,7 @@ from refimpl.claims.verdict import Outcome, parts, unpack
 from refimpl.gradcheck import fields
 
 ATTEMPTS = 4            # each with twice the bits
-SIZE = 4
+SIZE = 4                # integers of an instance reach this far above their lowest
 
 
 def number(x):
@@ -112,6 +112,8 @@ def compare(predicted, observed):
         if a.shape != b.shape or a.size == 0:
             raise ValueError(f"expected equal shapes, not empty, got {a.shape} and {b.shape}")
         for x, y in zip(a.flat, b.flat):
+            if not any(isinstance(value, flint.arb) or value % 1 == 0 for value in (x, y)):
+                raise ValueError(f"expected balls or whole numbers, got {x!r} and {y!r}, rounded before")
             difference = flint.arb(x) - flint.arb(y)
             if not difference.is_finite():
                 raise ValueError("expected finite balls, got others")

@@ -40,3 +40,11 @@ def test_an_error_below_rounding_is_found_on_balls_alone(error, status, tmp_path
     path.write_text(SUM.format(error=error))
     assert audit("--from", str(path))[0] == 0
     assert audit("--from", str(path), "--digits", "40")[0] == status
+
+
+def test_floats_rounded_before_are_no_balls(tmp_path):
+    path = tmp_path / "claims.py"
+    path.write_text(SUM[:SUM.index("    weights")] + "    return np.log(3) + case.control, np.log(3)\n")
+    assert audit("--from", str(path))[0] == 0
+    status, rows, error = audit("--from", str(path), "--digits", "40")
+    assert status != 0 and "rounded before" in " ".join(rows) + error, (status, rows, error)
