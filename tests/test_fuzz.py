@@ -203,7 +203,7 @@ INNER = {
     recall.task: "distinct collide consecutive_draws inverse", recall.memory: "",
     recall.model: "forward_pass backward_pass position_row", batched: "forward_pass backward_pass",
     implicit: "entries run scores",
-    recall_logits: "answer_classes infer_margin losing peak softmax", recall_dynamics: "",
+    recall_logits: "answer_classes infer_margin losing peak softmax", recall_dynamics: "end_residual",
     recall_samples: "", recall_convergence: "pairs", recall_noise: "second_order"}
 
 # What may be infinite, by its docstring: log 0, and a count that no number reaches; and the error of a

@@ -3,7 +3,7 @@
 import numpy as np
 
 from refimpl.induction.model import check_params, forward
-from refimpl.induction.tables.fast import histories
+from refimpl.induction.tables.plain import histories
 
 COMPOSITE = ("WF WO on E", "WF WO on P")
 
