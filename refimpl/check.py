@@ -103,6 +103,13 @@ def real_or_infinite(name, value, low=-np.inf):
     return np.inf if isinstance(value, float) and value == np.inf else real(name, value, low)
 
 
+def summary(arrays):
+    """The repr of a NamedTuple of arrays: a line for each with its shape, dtype and Euclidean norm."""
+    lines = [f"    {name:14} {str(np.shape(a)):12} {np.asarray(a).dtype}, norm "
+             f"{float(np.sqrt((np.abs(a) ** 2).sum())):.4g}" for name, a in zip(arrays._fields, arrays)]
+    return "\n".join([f"{type(arrays).__name__}:", *lines])
+
+
 def choice(name, value, allowed):
     """Return `value`, which must be one of the strings `allowed`."""
     if not isinstance(value, str) or value not in allowed:

@@ -48,6 +48,9 @@ class Params(NamedTuple):
     WO: np.ndarray      # (d, d) output matrix of layer 2
     WF: np.ndarray      # (d, d) feed-forward memory
 
+    def __repr__(self):
+        return check.summary(self)
+
 
 class Trace(NamedTuple):
     """Every activation of one sequence. Scores and attention are zero above the diagonal."""
@@ -63,6 +66,9 @@ class Trace(NamedTuple):
     x2: np.ndarray          # (T, d)
     y: np.ndarray           # (T, d) x2 + x2 WFᵀ
     logits: np.ndarray      # (T, V)
+
+    def __repr__(self):
+        return check.summary(self)
 
 
 class Kept(NamedTuple):
@@ -177,7 +183,7 @@ def loss(params, tokens, mask, encoding="relative"):
     """
     params, z, mask = check_batch(params, tokens, mask, encoding)
     check_memory(mask.shape[1], params)
-    total = params.E.dtype.type(0)
+    total = params.E[0, 0] * 0
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             logits = forward_pass(params, z[b, :-1], encoding)[0].logits
@@ -208,9 +214,9 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     params, z, mask = check_batch(params, tokens, mask, encoding)
     check_memory(mask.shape[1], params)
     dtype = check.real_dtype("params", params.E.dtype)
-    total = dtype.type(0)
+    total = params.E[0, 0] * 0      # a number of the kind of params, which may be balls
     grads = Params(*(np.zeros_like(field) for field in params))
-    dlosses = mask.astype(dtype) / mask.sum(dtype=dtype)
+    dlosses = mask * (total + 1) / mask.sum(dtype=dtype)
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             trace, kept = forward_pass(params, z[b, :-1], encoding)

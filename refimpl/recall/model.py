@@ -46,6 +46,9 @@ class Params(NamedTuple):
     b1: np.ndarray      # (m,)
     W2: np.ndarray      # (d, m) values of the memory
 
+    def __repr__(self):
+        return check.summary(self)
+
 
 class Trace(NamedTuple):
     """Every activation of one prompt of T tokens."""
@@ -58,6 +61,9 @@ class Trace(NamedTuple):
     hidden: np.ndarray          # (m,) h
     y: np.ndarray               # (d,) W2 h
     logits: np.ndarray          # (V,)
+
+    def __repr__(self):
+        return check.summary(self)
 
 
 def forward_pass(params, z, activation):
@@ -177,7 +183,7 @@ def loss(params, tokens, targets, slot=None, activation="square"):
     Parameters and errors as `loss_and_grads`; also takes complex128 parameters (complex step).
     """
     params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
-    total = params.E.dtype.type(0)
+    total = params.E[0, 0] * 0
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             logits = forward_pass(params, z[b], activation)[0].logits[None]
@@ -207,9 +213,9 @@ def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
     """
     params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
     dtype = check.real_dtype("params", params.E.dtype)
-    total = dtype.type(0)
+    total = params.E[0, 0] * 0      # a number of the kind of params, which may be balls
     grads = Params(*(np.zeros_like(array) for array in params))
-    dloss = np.full(1, 1 / len(z), dtype)
+    dloss = np.array([(total + 1) / dtype.type(len(z))])
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             trace, query = forward_pass(params, z[b], activation)

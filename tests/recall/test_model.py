@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from refimpl.recall import Facts, Params, batched, forward, loss, loss_and_grads, sample
+from refimpl import induction
+from refimpl.recall import Facts, Params, batched, forward, init, loss, loss_and_grads, sample
 
 ACTIVATIONS = {"square": np.square, "relu": lambda x: x * (x.real > 0)}
 
@@ -234,3 +235,14 @@ def test_weights_that_overflow_are_named(call, change, activation):
     huge = params._replace(**{name: size * getattr(params, name) for name, size in change.items()})
     with pytest.raises(ValueError, match="^params: .* stay finite, got entries up to .* in (E|WKQ|W1|W2|U)$"):
         call(huge, activation)
+
+
+def test_params_and_traces_print_shapes_and_norms(rng):
+    params = init(3, 2, 1, 4, 3, 6, rng)
+    for shown in (params, forward(params, np.array([0, 3, 1])),
+                  induction.forward(induction.init(3, 4, 5, rng), np.array([0, 1]))):
+        first, *lines = repr(shown).splitlines()
+        assert first == type(shown).__name__ + ":" and len(lines) == len(shown)
+        for line, name, array in zip(lines, shown._fields, shown):
+            assert line.split()[0] == name and str(array.shape) in line
+            assert line.endswith(f"float64, norm {np.linalg.norm(array):.4g}")
