@@ -1,5 +1,6 @@
 """The tolerances of the test vectors: honest rounding stays within them, and small mistakes do not."""
 
+import json
 from pathlib import Path
 from unittest.mock import patch
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 from refimpl import ops, vectors
-from refimpl.vectors import cases
-from refimpl.vectors.compare import TOLERANCES, compare_arrays, group
+from refimpl.vectors import cases, files
+from refimpl.vectors.compare import TOLERANCES, compare_arrays, digits_of, group
 
 pytestmark = pytest.mark.jit       # hundreds of runs of every case
 STORED = list(vectors.read(Path(__file__).parent / "vectors"))
@@ -104,3 +105,28 @@ def test_a_forgotten_weight_decay_is_no_float32_precision(vector):
     for precision in ("float64", "float32"):
         report = compare_arrays(vector, wrong, precision)
         assert not report.passed and "precision only" not in str(report), str(report)
+
+
+def test_digits_are_those_of_the_worst_output():
+    """A float32 answer has the digits that the manifest gives float32, and rounded outputs have seven."""
+    assert [digits_of(error) for error in (0.0, 1e-13, 0.5, np.inf)] == [16.0, 13.0, 0.3, 0.0]
+    for vector in STORED[::6]:
+        single = vector.case._replace(params=vector.case.params._make(
+            w.astype(np.float32) for w in vector.case.params))
+        digits = compare_arrays(vector, answers(single), "float32").digits
+        assert digits["yours"] == pytest.approx(digits["float32"], abs=0.6) and digits["reference"] > 12
+        near = {name: a.astype(np.float32) for name, a in vector.arrays.items() if a.dtype.kind == "f"}
+        assert 7.2 <= compare_arrays(vector, near, "float32").digits["yours"] < 9
+        assert compare_arrays(vector._replace(manifest={**vector.manifest, "digits": {}}),
+                              near, "float32").digits.keys() == {"array", "yours"}
+
+
+def test_a_set_without_digits_is_read():
+    """Sets that were written before manifests had digits have none."""
+    vector = STORED[0]
+    manifest = {key: value for key, value in vector.manifest.items() if key != "digits"}
+    content = json.dumps(manifest).encode()
+    assert files.read_manifest(content, vector.name)["digits"] == {}
+    for wrong in ([], {"reference": {"grad": "14"}}, {"reference": [14]}, {"reference": {"grad": -1}}):
+        with pytest.raises(ValueError, match="digits|items|values"):
+            files.read_manifest(json.dumps({**manifest, "digits": wrong}).encode(), vector.name)

@@ -301,7 +301,7 @@ def test_a_deeply_nested_manifest_is_one_line(copy, capsys):
     assert main(["vectors", "check", *map(str, copy)]) == 1
     out = capsys.readouterr().out
     assert "manifest.json: not JSON: maximum recursion" in out and "2 of 3 cases passed" in out
-    assert len(out.splitlines()) == 5
+    assert len(out.splitlines()) == 6
 
 
 def npy(shape, content=b"", descr="<f8"):

@@ -79,6 +79,9 @@ Manifest, a JSON object:
                   which they are compared: gradients in the order of backpropagation
     tolerances    {precision: {group: largest error allowed}}, `group` the name's first part
     reason        where they come from
+    digits        {"reference", "float32": {group: digits}}: −log10 of the largest error, as defined below, of
+                  this project's own run and of one in float32. "reference" is there if the arrays are not its
+                  own but the correctly rounded ones, as in this project's tests/vectors
     seed          of numpy.random.default_rng, for the inputs
     versions      of Python, NumPy, Numba, refimpl when it was written
 

@@ -35,8 +35,9 @@ def add_commands(commands):
         "check", help="compare arrays in .npz files with the vectors",
         description="Compare THEIRS/v1/<model>/<case>/arrays.npz with DIR and diagnose. The JSON holds "
                     "`precision`, `passed` and a list `cases`; each entry has name, passed, problems, "
-                    "checked, missing, departing, worst (null if not finite), worst_name, and of the "
-                    "first array that departs error, where, detail, allowed, diagnosis.")
+                    "checked, missing, departing, worst (null if not finite), worst_name, digits (of the "
+                    "worst output), and of the first array that departs error, where, detail, allowed, "
+                    "diagnosis.")
     check.set_defaults(run=run_vectors_check)
     check.add_argument("folder", metavar="DIR")
     check.add_argument("theirs", metavar="THEIRS")
@@ -67,6 +68,11 @@ def run_vectors_check(args):
     reports = files.check_folder(args.folder, args.theirs, args.precision, args.model, args.only)
     for report in reports:
         print(report)
+    compared = [report for report in reports if report.digits]
+    if compared:
+        worst = min(compared, key=lambda report: report.digits["yours"])
+        array, *digits = worst.digits.items()
+        print(f"fewest digits: {', '.join(f'{who} {n}' for who, n in digits)} ({worst.name}, {array[1]})")
     print(conclusion(reports, len(names) - len(files.select(names, args.model, args.only))))
     passed = all(report.passed for report in reports)
     if args.json is not None:

@@ -42,6 +42,7 @@ class Report(NamedTuple):
     detail: str = ""                    # their number and ours, or their shape and ours
     allowed: float = 0.0
     looks: tuple = ()                   # for each mistake, a tuple of names that explain it alike
+    digits: dict = {}                   # of the worst output: yours, and what the manifest says of others
 
     @property
     def passed(self):
@@ -97,8 +98,11 @@ def compare_arrays(ours, theirs, precision, problems=(), memory=None):
         problems.append("nothing but inputs to compare: expected some of " + summary(outputs))
     departing = tuple(name for name in found if found[name][0] > tolerances[group(name)])
     worst = max(found, key=lambda name: found[name][0], default=None)
+    lead = max(found.keys() & set(outputs), key=lambda name: found[name][0], default=None)
+    digits = {} if lead is None else {"array": lead, "yours": digits_of(found[lead][0]), **{
+        who: least[group(lead)] for who, least in ours.manifest["digits"].items() if group(lead) in least}}
     report = Report(ours.name, problems, len(found), tuple(name for name in outputs if name not in theirs),
-                    departing, found[worst][0] if worst else 0.0, worst)
+                    departing, found[worst][0] if worst else 0.0, worst, digits=digits)
     if not departing:
         return report
     first = departing[0]
@@ -141,6 +145,22 @@ def gap(ours, theirs, floor):
     index = np.unravel_index(apart.argmax(), apart.shape)
     error = apart[index] / max(np.abs(ours).max(), floor) if apart[index] else 0.0
     return float(error), tuple(map(int, index))
+
+
+def digits_of(error):
+    """−log10 of an error, from 0 to 16: the log relative error of NIST."""
+    return float(np.round(-np.log10(np.clip(error, 1e-16, 1)), 1)) + 0.0
+
+
+def least_digits(arrays, others):
+    """{group: digits} of the worst array of each group of outputs, others held against arrays."""
+    floors = floors_of(arrays)
+    least: dict[str, float] = {}
+    for name in arrays:
+        if group(name) not in ("input", "param"):
+            digits = digits_of(gap(arrays[name], others[name], floors[name])[0])
+            least[group(name)] = min(digits, least.get(group(name), digits))
+    return least
 
 
 def floors_of(arrays):

@@ -25,7 +25,8 @@ from refimpl.induction.model import ENCODINGS
 from refimpl.recall.model import ACTIVATIONS
 from refimpl.vectors import cases, mistakes
 from refimpl.vectors.cases import LABELS, SYSTEMS, Case
-from refimpl.vectors.compare import REASON, TOLERANCES, Report, compare_arrays, floors_of, gap, group
+from refimpl.vectors.compare import (
+    REASON, TOLERANCES, Report, compare_arrays, floors_of, gap, group, least_digits)
 from refimpl.vectors.diagnose import Memory
 from refimpl.vectors.dialects import as_array
 
@@ -34,8 +35,8 @@ SUMS = "SHA256SUMS"         # in v1: a line for each file of each case, as the p
 FILES = ("arrays.npz", "manifest.json")
 WORK = ".writing-"          # what a write works in: a folder with `new`, and for a moment `old`
 MANIFEST = {"schema": int, "model": str, "case": str, "why": str, "flags": list, "catches": str,
-            "setting": dict, "sgd": dict, "arrays": dict, "tolerances": dict, "reason": str, "seed": int,
-            "versions": dict}
+            "setting": dict, "sgd": dict, "arrays": dict, "tolerances": dict, "reason": str, "digits": dict,
+            "seed": int, "versions": dict}
 
 
 class Vector(NamedTuple):
@@ -59,12 +60,14 @@ class Vector(NamedTuple):
                     m["sgd"], params, self.arrays["input.tokens"], self.arrays[f"input.{LABELS[model]}"])
 
 
-def write(folder, drawn=None):
+def write(folder, drawn=None, oracle=None):
     """Write vectors into a folder, and return how many cases and bytes they are.
 
     The folder is new, empty, or a vectors folder, whose v1 is then replaced as a whole. Whatever fails or
     interrupts this, the old set or the new one is there. drawn : iterable of cases.Case; None is all of this
-    project. Raises ValueError for any other folder, and AssertionError if a case does not catch its mistake.
+    project. oracle : function of a case that returns its outputs {name: array}, more exact than those of the
+    reference, which are written otherwise. Raises ValueError for any other folder, and AssertionError if a
+    case does not catch its mistake.
     """
     folder = Path(folder)
     entries = [path.name for path in folder.iterdir() if not is_work(path)] if folder.is_dir() else []
@@ -81,7 +84,7 @@ def write(folder, drawn=None):
     new, v1 = work / "new", folder / "v1"
     try:
         for count, case in enumerate(cases.all_cases() if drawn is None else drawn, start=1):
-            write_case(new / case.model / case.name, case)
+            write_case(new / case.model / case.name, case, oracle)
         paths = sorted(new.glob("*/*/*"))
         sums = [f"{digest(path.read_bytes())}  {path.relative_to(new).as_posix()}\n" for path in paths]
         (new / SUMS).write_text("".join(sums), encoding="utf-8")
@@ -116,10 +119,15 @@ def digest(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def write_case(folder, case):
+def write_case(folder, case, oracle):
     """Write one case, once its mistake has been seen to change what a port must get right."""
-    arrays = cases.arrays(case)
+    arrays = reference = cases.arrays(case)
     assert_catches(case, arrays)
+    single = case._replace(params=case.params._make(w.astype(np.float32) for w in case.params))
+    digits = {"float32": least_digits(arrays, cases.arrays(single))}
+    if oracle is not None:
+        arrays = {**reference, **oracle(case)}
+        digits = {"reference": least_digits(arrays, reference), **digits}
     folder.mkdir(parents=True)
     # np.savez stores without compression and dates every member 1980: the same bytes each time.
     np.savez(folder / "arrays.npz", **arrays)
@@ -127,7 +135,7 @@ def write_case(folder, case):
         "schema": SCHEMA, "model": case.model, "case": case.name, "why": case.why,
         "flags": case.flags, "catches": case.catches, "setting": case.setting, "sgd": case.sgd,
         "arrays": {name: {"shape": a.shape, "dtype": str(a.dtype)} for name, a in arrays.items()},
-        "tolerances": TOLERANCES, "reason": REASON, "seed": case.seed,
+        "tolerances": TOLERANCES, "reason": REASON, "digits": digits, "seed": case.seed,
         "versions": {"python": platform.python_version(), "numpy": np.__version__,
                      "numba": numba.__version__, "refimpl": __version__}}
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in manifest.items()]
@@ -207,6 +215,8 @@ def read_manifest(content, name):
         manifest = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"manifest.json: not JSON: {first_line(error)}") from None
+    if isinstance(manifest, dict):
+        manifest.setdefault("digits", {})       # of sets that were written before there were any
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         version = manifest.get("schema") if isinstance(manifest, dict) else None
         raise ValueError(f"manifest.json: expected schema {SCHEMA}, got {version!r}")
@@ -224,6 +234,8 @@ def read_manifest(content, name):
             check.choice("activation", setting["activation"], tuple(ACTIVATIONS))
         for key in ("lr", "momentum", "weight_decay"):
             check.real(key, sgd[key], 0)
+        for value in [value for least in manifest["digits"].values() for value in least.values()]:
+            check.real("digits", value, 0)
         for name in sgd["trained"]:
             check.choice("trained", name, SYSTEMS[model].Params._fields)
         if list(manifest["arrays"]) != cases.names(model):
@@ -231,7 +243,7 @@ def read_manifest(content, name):
         sizes = [size for entry in manifest["arrays"].values() for size in entry["shape"]]
         for bound in (*sizes, *(model == "recall" and setting["slot"] or ())):
             check.integer("sizes", bound, 0)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"manifest.json: {first_line(error)}") from None
     return manifest
 
