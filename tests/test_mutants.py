@@ -218,8 +218,8 @@ EQUIVALENT_FLOW = {
     ("recall_flow", "return -alpha * (G - alpha @ G): alpha @ G: factors exchanged"): SYMMETRIC,
     ("flow", "dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m): 1: one more"):
     "dw[0:-2:2]: of an odd number of entries the same ones",
-    ("recall_end_point", "return brentq(lambda x: 2 * x - 1 - ratio * (1 - x) * "
-     "np.exp(-lam * x ** 2), 0.5, 1.0, xtol=4e-16): 1.0: one more"): "a wider bracket, the same root",
+    ("recall_end_point", "return brentq(end_residual, 0.5, 1.0, (N, R, lam), xtol=4e-16): 1.0: one more"):
+    "a wider bracket, the same root",
 }
 
 EQUIVALENT_R11 = {
@@ -258,7 +258,8 @@ EQUIVALENT_R20 = {
     (induction_dynamics, lambda name: name not in REFUSALS, ("I7", "I7b", "I7c", "I7d"), EQUIVALENT_I7),
     (recall_logits, lambda name: name not in REFUSALS, (*SYSTEM_R, "R13"), EQUIVALENT_R),
     (recall_dynamics, lambda name: name not in REFUSALS, (*SYSTEM_R, "R16c"), EQUIVALENT_FLOW),
-    (recall_samples, lambda name: True, ("R11", "R16", "R16a", "R16b", "R16c"), EQUIVALENT_R11),
+    (recall_samples, lambda name: name != "recall_floor", ("R11", "R16", "R16a", "R16b", "R16c"),
+     EQUIVALENT_R11),
     (recall_convergence, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R13b", "R18b"),
      EQUIVALENT_TRAP),
     (recall_noise, lambda name: name not in REFUSALS + RECALL_BOUNDS, ("R19b", "R20", "R20b"),

@@ -17,8 +17,8 @@ FULL = 10           # with --full: how many times the instances of a claim that 
 CONTROLS = 10       # instances of a control, all of which must fail
 SHRINKS = 300       # evaluations spent on making a failing instance smaller
 CHUNK = 256         # instances that an executor gets at once, at most
-ENCLOSED = ("M3", "I1", "I2", "I3", "I4", "I5", "I11",
-            "R1", "R2", "R3", "R4", "R5", "R6", "R7", "R13", "R19b")   # balls.py
+ENCLOSED = ("M3", "I1", "I2", "I3", "I4", "I5", "I8", "I9", "I11", "IG",
+            "R1", "R2", "R3", "R4", "R5", "R6", "R7", "R9", "R13", "R19b", "RG")   # balls.py
 
 # of the JSON entry of a claim
 KEYS = ("id", "statement", "source", "provenance", "kind", "exact", "instances", "numbers", "worst",

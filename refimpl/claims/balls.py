@@ -49,8 +49,47 @@ def rotation(d, rng):
     return np.vectorize(lambda q: flint.arb(q.numerator) / q.denominator, otypes=[object])(Q)
 
 
-def enclose(claim, instance, text, digits, control=False):
-    """The Outcome of one instance on balls; the precision doubles until the radii are small enough."""
+def quotients(f, x):
+    """(f(x + h e_i) − f(x)) / h by every coordinate of x, a NamedTuple, h = 2^(−half the bits).
+
+    By the mean value theorem it is the derivative of f at a point between x and x + h e_i. `around` has all
+    these points, so that the ball of a gradient there holds it.
+    """
+    x, h = number(x), flint.arb(2) ** (-flint.ctx.prec // 2)
+    start, slopes = f(x), x._make(map(np.empty_like, x))
+    for array, slope in zip(x, slopes):
+        for i, value in np.ndenumerate(array):
+            array[i] = value + h
+            slope[i] = (f(x) - start) / h
+            array[i] = value
+    return slopes
+
+
+def around(x):
+    """Balls of radius 2^(−half the bits) about the numbers of a NamedTuple of arrays."""
+    return x._make(array + flint.arb(0, 2.0 ** (-flint.ctx.prec // 2)) for array in number(x))
+
+
+def root(f, low, high):
+    """A ball that holds a root of f, where certainly f(low) < 0 < f(high): halved while signs are certain."""
+    low, high = number(low), number(high)
+    if not (f(low) < 0 < f(high)):
+        raise ValueError(f"expected a change of sign, from - to +, between {low} and {high}")
+    while True:
+        middle = ((low + high) / 2).mid()
+        value = f(middle)
+        if not (value < 0 or value > 0):
+            return low.union(high)
+        low, high = (middle, high) if value < 0 else (low, middle)
+
+
+def enclose(claim, instance, text, digits, control=False, **more):
+    """The Outcome of one instance on balls; the precision doubles until the radii are small enough.
+
+    `more` are fields of its Case. Raises ValueError if Numba compiles: only plain Python takes balls.
+    """
+    if not getattr(numba.config, "DISABLE_JIT"):
+        raise ValueError("digits: expected NUMBA_DISABLE_JIT=1, set before Numba is loaded")
     values = {name: number(value) if isinstance(value, float) else value
               for name, value in instance.items() if name != "seed"}
     before = flint.ctx.prec
@@ -58,8 +97,9 @@ def enclose(claim, instance, text, digits, control=False):
         for attempt in range(ATTEMPTS):
             flint.ctx.prec = math.ceil((digits + 20) * math.log2(10)) << attempt
             rng = np.random.default_rng(instance["seed"])
-            case = Case(rng, control, text, balls=sys.modules[__name__])
-            outcome = compare(*unpack(claim.kind, claim.check(case, **values))[:2])
+            case = Case(rng, control, text, balls=sys.modules[__name__], **more)
+            sides = unpack(claim.kind, claim.check(case, **values))[:2]
+            outcome = compare(*sides)._replace(predicted=sides[0], observed=sides[1])
             if outcome.error or outcome.margin <= 10.0 ** -digits:
                 return outcome
         raise ValueError(f"{claim.id}: expected radii of at most 1e-{digits}, got {outcome.margin:.0e} with "
@@ -76,8 +116,6 @@ def small(space):
 
 def run(chosen, text, digits, cases, seed):
     """Print a row for each claim, and return 0 if all are enclosed and all controls exclude 0, else 1."""
-    if not getattr(numba.config, "DISABLE_JIT"):
-        raise ValueError("digits: expected NUMBA_DISABLE_JIT=1, set before Numba is loaded")
     print(f"{'id':4} {'claim':60} {'instances':>9} {'differences':>11} {'radius':>7} {'control':>7} verdict")
     failed = 0
     for claim in chosen:

@@ -14,6 +14,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from refimpl import check
+from refimpl.gradcheck import complex_step
 from refimpl.terminal import run_file
 
 PROVENANCE = ("paper", "formalised", "derived")
@@ -42,6 +43,14 @@ class Case(NamedTuple):
         if self.balls:
             return self.balls.rotation(d, self.rng)
         return np.linalg.qr(self.rng.normal(size=(d, d)))[0]
+
+    def derivative(self, f, x):
+        """The derivative of f by every coordinate of x, without backpropagation."""
+        return self.balls.quotients(f, x) if self.balls else complex_step(f, x)
+
+    def around(self, x):
+        """x; of balls, those that hold all points at which `derivative` may have been taken."""
+        return self.balls.around(x) if self.balls else x
 
 
 class Claim(NamedTuple):

@@ -53,9 +53,7 @@ def add_commands(commands):
     audit.add_argument("--json", metavar="FILE", help="write the results to FILE as JSON")
     for flag, metavar, low, default, words in (
             ("--cases", "N", 1, None, "instances of each claim"), ("--seed", "S", 0, 0, "seed (default 0)"),
-            ("--jobs", "N", 1, 1, "spread the instances over N processes: the same result, sooner"),
-            ("--digits", "D", 1, None, "enclose exact claims to D digits, on balls of python-flint: theorems "
-             "about 5 small instances of each (or --cases), not measurements")):
+            ("--jobs", "N", 1, 1, "spread the instances over N processes: the same result, sooner")):
         audit.add_argument(flag, metavar=metavar, type=at_least(low), default=default, help=words)
     for flag, words in (("--full", "ten times the instances, and the whole range of every trend: minutes"),
                         ("--list", "list the claims, and how each is known, and stop"),
@@ -68,6 +66,9 @@ def add_commands(commands):
                              help="claims from this file in place of the project's own")
         command.add_argument("--text", metavar="FILE",
                              help="text (UTF-8) in place of Python's language reference")
+        command.add_argument("--digits", metavar="D", type=at_least(1),
+                             help="enclose exact claims to D digits, on balls of python-flint: theorems on "
+                             "small instances (5 of each, or --cases), not measurements")
 
 
 def at_least(low):
@@ -116,7 +117,8 @@ def run_audit(args):
     if args.enumerate:
         return enumeration.enumerate_all()
     if args.digits:
-        return run_digits(args, chosen)
+        balls = enclosable(args, chosen)
+        return balls.run(chosen, read_text(args.text), args.digits, args.cases or 5, args.seed)
     instance = None if args.instance is None else parse_instance(chosen[0], args.instance)
     if args.json is not None:
         terminal.refuse_unwritable("--json", args.json)
@@ -149,14 +151,15 @@ def known(claim, file):
     return ", ".join(way for way, holds in ways.items() if holds)
 
 
-def run_digits(args, chosen):
-    """`audit --digits`: the claims that are enclosed, or the exact ones of a file."""
-    some = [c for c in chosen if (c.id in claims.ENCLOSED if args.file is None else c.kind == "exact")]
-    if not some or args.claim and len(some) < len(chosen):
+def enclosable(args, chosen):
+    """The module balls.py; `chosen` loses claims that are neither enclosed nor, in a file, exact ones."""
+    others = [c for c in chosen if not (c.id in claims.ENCLOSED if args.file is None else c.kind == "exact")]
+    if others and args.claim or others == chosen:
         raise ValueError(f"--digits: expected claims among {', '.join(claims.ENCLOSED)}, or exact ones of a "
-                         f"file, got {', '.join(c.id for c in chosen if c not in some)}")
+                         f"file, got {', '.join(c.id for c in others)}")
+    chosen[:] = [c for c in chosen if c not in others]
     from refimpl.claims import balls
-    return balls.run(some, read_text(args.text), args.digits, args.cases or 5, args.seed)
+    return balls
 
 
 @contextmanager
@@ -279,27 +282,37 @@ def run_explain(args):
         raise ValueError(f"expected one claim, got {args.claim}")
     text, legend = read_text(args.text), LEGEND if args.file is None else {}
     instance = None if args.instance is None else parse_instance(claim, args.instance)
-    with terminal.progress(claim.id) as progress:
-        result = claims.audit(claim, text, instance=instance, progress=progress)
     small = small_instance(claim.control_space)
-    instance = instance or result.failure or small
-    control = result.control_passed or (instance if claims.covers(claim.control_space, instance) else small)
+    if args.digits:
+        balls, passed = enclosable(args, [claim]), True
+        instance, failed, words = instance or small, None, f"On balls, to {args.digits} digits."
+    else:
+        with terminal.progress(claim.id) as progress:
+            result = claims.audit(claim, text, instance=instance, progress=progress)
+        instance, failed, passed = instance or result.failure or small, result.control_passed, result.passed
+        words = (f"{'Passed' if result.passed else 'FAILED'} the audit: {result.instances} instances, "
+                 f"{result.numbers} numbers, {result.controls_failed} of {result.controls} controls failed.")
+    control = failed or (instance if claims.covers(claim.control_space, instance) else small)
     print(f"{claim.id}. {claim.statement[:1].upper()}{claim.statement[1:]}.\n")
     print(textwrap.fill(f"Source: {claim.source}. Provenance: {claim.provenance}. Kind: {claim.kind}. "
-                        f"{'Passed' if result.passed else 'FAILED'} the audit: {result.instances} instances, "
-                        f"{result.numbers} numbers, {result.controls_failed} of {result.controls} controls "
-                        "failed.", WIDTH) + f"\n\n{derivation(claim)}")
+                        f"{words}", WIDTH) + f"\n\n{derivation(claim)}")
     for title, each, broken in (("As claimed", instance, False),
                                 (f"Control: {claim.control}", control, True)):
-        lines = [] if broken and each == instance else [
-            (f"{name} ({legend[name]})" if name in legend else name, value) for name, value in each.items()]
-        outcome = claims.evaluate(claim, each, text, broken, show=lambda *line: lines.append(line))
+        lines = {} if broken and each == instance else {
+            f"{name} ({legend[name]})" if name in legend else name: value for name, value in each.items()}
+        if args.digits:
+            outcome = balls.enclose(claim, each, text, args.digits, broken, show=lines.__setitem__)
+            numbers = in_digits(claim, outcome, args.digits)
+            passed = passed and broken == (outcome.error > 0)
+        else:
+            outcome = claims.evaluate(claim, each, text, broken, show=lines.__setitem__)
+            numbers = in_numbers(claim, outcome)
         print("\n" + textwrap.fill(title, WIDTH) + "\n")
-        for name, value in lines:
+        for name, value in lines.items():
             print(textwrap.fill(f"{name} = {terminal.printable(str(value))}", WIDTH,
                                 initial_indent="    ", subsequent_indent="        "))
-        print("\n" * bool(lines) + in_numbers(claim, outcome))
-    return int(not result.passed)
+        print("\n" * bool(lines) + numbers)
+    return int(not passed)
 
 
 def derivation(claim):
@@ -333,6 +346,25 @@ def in_numbers(claim, outcome):
     verdict = "does not hold" if claims.fails(claim, outcome) else "holds"
     worst = f"error {outcome.error:.1e}" if outcome.margin is None else f"margin {outcome.margin:+.1e}"
     return "\n".join([*lines, f"{worst}, allowed {claim.tolerance:.0e}: {verdict}"])
+
+
+def in_digits(claim, outcome, digits):
+    """What a check returned on balls: the numbers that differ, then the largest; and what is proved."""
+    sides = [named_parts(side, claim.parts) for side in (outcome.predicted, outcome.observed)]
+    arrays = [(name, np.asarray(left, object), np.asarray(right, object))
+              for (name, left), (_, right) in zip(*sides)]
+    pairs = [(f"{name} {list(i) if i else ''}".strip(), x, y) for name, left, right in arrays
+             for (i, x), y in zip(np.ndenumerate(left), right.flat)]
+    lines = []
+    for name, x, y in sorted(pairs, key=lambda pair: (
+            -round(abs(float(pair[1] - pair[2])), digits), -abs(float(pair[1]))))[:ROWS // 2]:
+        lines.append(name)
+        for title, number in ("predicted", x), ("observed ", y):
+            exact = hasattr(number, "rad")
+            lines.append(f"    {title} {number.str(digits, radius=False) if exact else number}")
+    proved = (f"a difference is at least {outcome.error:.1e}: does not hold" if outcome.error else
+              f"every difference contains 0, and none is wider than {2 * outcome.margin:.0e}: holds")
+    return "\n".join([*lines, f"({outcome.numbers} numbers)", proved])
 
 
 def named_parts(value, names):

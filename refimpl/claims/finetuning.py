@@ -7,12 +7,13 @@ from scipy.special import expit, softmax
 from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.recall import (
-    COLLIDING, NOT_LATIN, OURS, SPREAD, TABLES, attend, draw_disjoint, draw_facts)
+    COLLIDING, NOT_LATIN, OURS, SPREAD, TABLES, attend, draw_disjoint, draw_facts, show)
 from refimpl.recall import theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import (
     forward, loss, loss_and_grads, position_logits, with_position_logits)
 from refimpl.recall.task import Facts, Prompts, sample
+from refimpl.recall.theory.dynamics import end_residual
 
 
 def rate(params, step):
@@ -98,15 +99,26 @@ def end_points(case, table, n, R, spare, lam):
     attention, on a grid, that goes to any one token instead costs loss.
     """
     facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
-    memory, infer, recall = construct(facts, n, lam), prompts.infer(), prompts.recall()
+    memory, infer, recall = case.number(construct(facts, n, lam)), prompts.infer(), prompts.recall()
 
     def slope(z):
         """Rate of w_{s_n} with attention expit(z) on s_n and the rest on r."""
-        w = np.full(2 * n + 2, -800.0)
-        w[-2], w[-1] = z, 0
+        w = case.number(np.full(2 * n + 2, -800.0))
+        w[-2], w[-1] = z, case.number(0.0)
         return rate(with_position_logits(memory, w), recall)[-2]
 
-    pair, x = 2 * case.rng.integers(n), theory.recall_end_point(facts.N, facts.R, lam)
+    pair, x = 2 * case.rng.integers(n), theory.recall_end_point(facts.N, facts.R, float(lam))
+    if case.balls:
+        w, at = case.number(np.full(2 * n + 1, -800.0)), case.number(np.full(2 * n + 2, -800.0))
+        w[pair:pair + 2], z = case.number(0.0), case.number(np.log(x / (1 - x)))
+        at[-2:], near = [z, case.number(0.0)], 1 / (1 + (-z).exp())
+        pairs = [(theory.infer_end_loss(facts.R, lam), loss(with_position_logits(memory, w), *infer)),
+                 (theory.recall_loss(near * np.eye(n + 1)[n], 1 - near, facts.N, facts.R, lam),
+                  loss(with_position_logits(memory, at), *recall))]
+        if not case.control:    # the model's own x* solves the equation
+            z = case.balls.root(lambda z: -slope(z), z - 1e-6, z + 1e-6)
+            pairs.append((case.number(0.0), end_residual(1 / (1 + (-z).exp()), facts.N, facts.R, lam)))
+        return tuple(zip(*pairs))
     # x* < 1 − 1/N: the bracket.
     z = brentq(slope, -1, np.log(2 * facts.N), xtol=1e-15)
     ends = np.array([theory.infer_end_loss(facts.R, lam), theory.recall_loss(
@@ -162,6 +174,7 @@ def disjoint_prompts(case, R, n, M):
     s = case.rng.permutation(s).reshape(M + 1, n + 1)
     r = np.append(np.arange(M) % k, R - 1)
     prompts = Prompts(facts.N, R, s, r, facts.answer(s, r[:, None]))
+    show(case, prompts)
     return facts, some(prompts, slice(M)), some(prompts, slice(M, None)), k
 
 
@@ -235,6 +248,7 @@ def prompts_without_common_tokens(case, facts, n, count):
     seen = seen._replace(relation=r, answers=facts.answer(seen.subjects, r[:, None]))
     s = np.setdiff1d(np.arange(facts.N), seen.subjects)
     s = s[~np.isin(facts.answer(s, 0), seen.answers)][None, :n + 1]
+    show(case, seen)
     return seen, Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
 
 

@@ -8,8 +8,10 @@ from scipy.special import softmax
 from refimpl import sgd
 from refimpl.claims.claim import claim
 from refimpl.claims.finetuning import disjoint_prompts, some
-from refimpl.claims.recall import OURS, one_prompt
+from refimpl.claims.recall import ANY, OURS, attend, draw_prompt, one_prompt
 from refimpl.recall import implicit, theory
+from refimpl.recall.memory import construct
+from refimpl.recall.model import loss, with_position_logits
 from refimpl.recall.task import Facts
 
 
@@ -131,3 +133,17 @@ def recall_drifts_apart(case, n, k, each, R, spare, lam):
             (off[1:], np.diff(unseen) / np.diff(at), np.diff(seen) / np.diff(at)),
             (np.repeat(allowed[1:, None], 2 * n, axis=1),
              *(abs(slope) * allowed[:-1] + 1 / units[:-1] for slope in (law.unseen, law.seen))))
+
+
+@claim("R16d", "to recall takes a memory as strong as log N", kind="inequality",
+       derivation=theory.recall_floor, reason="rounding, relative to lam",
+       control="the memory is twice as strong", lam=(0.1, 20.0),
+       **{**ANY, "control_space": dict(lam=(0.5, 8.0))})
+def memory_must_be_strong(case, table, attention, n, R, spare, lam):
+    """The floor against losses of the model at any attention, on any prompt; at ½ + ½ on (s_n, r) too."""
+    facts, prompts = draw_prompt(case._replace(control=False), table, n, R, spare)
+    memory = construct(facts, n, lam * (1 + case.control))
+    pair = np.append(np.full(2 * n, -800.0), [0, 0])
+    losses = [loss(params, *prompts.recall()) for params in (
+        attend(case, memory, 2 * n + 2, attention)[0], with_position_logits(memory, pair))]
+    return np.full(2, theory.recall_floor(facts.N, facts.R, lam)), np.array(losses), lam

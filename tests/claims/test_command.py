@@ -77,7 +77,7 @@ def test_audit_lists_the_claims(capsys):
 
 def test_the_list_says_how_each_claim_is_known(capsys, tmp_path):
     """What a file claims under an id of ours is neither enumerated nor enclosed."""
-    _, out, _ = run(capsys, "audit", "--list", "--claim", "M5,I3,I4,I8,R14")
+    _, out, _ = run(capsys, "audit", "--list", "--claim", "M5,I3,I4,R8,R14")
     assert [line[17:48].strip() for line in out.splitlines()] == [
         "fitted", "enclosed, sampled", "enumerated, enclosed, sampled", "sampled", "enumerated, sampled"]
     _, out, _ = run(capsys, "audit", "--list", "--from", file_of(tmp_path, HEAD + body("return 1, 1", "I4")))

@@ -223,3 +223,4 @@ def test_noise_spares_the_losing_pairs_weight():
 def test_formulas_refuse_what_they_do_not_assume(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+    assert theory.recall_floor(65, 4, 3.0) == pytest.approx(np.log(1 + 64 * np.exp(-3)))

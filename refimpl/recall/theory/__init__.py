@@ -11,12 +11,12 @@ from refimpl.recall.theory.logits import (
 from refimpl.recall.theory.noise import (
     collision_free_probability, collision_loss, noisy_accuracy, noisy_loss, population_bounds)
 from refimpl.recall.theory.samples import (
-    Drift, Law, drift_law, score_factors, training_law, transfer_law)
+    Drift, Law, drift_law, recall_floor, score_factors, training_law, transfer_law)
 
 __all__ = ["Drift", "GrowthRates", "Law", "LeaderBounds", "Trap", "collision_free_probability",
            "collision_loss", "context_bounds", "decided_loss", "drift_law", "flow", "gap_rates",
            "gradient_support", "growth_rates", "infer_end_loss", "infer_logits", "infer_loss",
            "leader_bounds", "leader_loss_bound", "leading_pair", "noisy_accuracy", "noisy_loss",
-           "population_bounds", "query_rate", "recall_end_point", "recall_flow", "recall_logits",
-           "recall_loss", "relu_recall_logits", "relu_recall_loss", "score_factors", "training_law",
-           "trajectory", "transfer_law", "trap_law", "way_back"]
+           "population_bounds", "query_rate", "recall_end_point", "recall_floor", "recall_flow",
+           "recall_logits", "recall_loss", "relu_recall_logits", "relu_recall_loss", "score_factors",
+           "training_law", "trajectory", "transfer_law", "trap_law", "way_back"]

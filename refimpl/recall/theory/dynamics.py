@@ -196,8 +196,12 @@ def recall_end_point(N, R, lam):
 
     Returns a float, to rounding. Raises ValueError unless N ≥ R ≥ 2 and lam > 0 (with R = 1, x* = 1).
     """
-    ratio = (N - R) / (R - 1)
-    return brentq(lambda x: 2 * x - 1 - ratio * (1 - x) * np.exp(-lam * x ** 2), 0.5, 1.0, xtol=4e-16)
+    return brentq(end_residual, 0.5, 1.0, (N, R, lam), xtol=4e-16)
+
+
+def end_residual(x, N, R, lam):
+    """Left minus right of the equation of x* (`recall_end_point`)."""
+    return 2 * x - 1 - (N - R) * (1 - x) * np.exp(-lam * x ** 2) / (R - 1)
 
 
 @takes(w0=numbers(None), times=numbers(None, low=0, high=1e13), R=whole(1), lam=positive(),

@@ -158,3 +158,19 @@ def drift_law(n, M, k, N, R, lam):
     rho = 2 * n * H / speed
     return Drift(rho * (1 / c_s - 1 / c_r), -rho * 2 / (M * c_s), 1 / ((answer + subject) * speed),
                  1 / (answer * speed))
+
+
+@takes(R=whole(1), N=whole("R"), lam=positive())
+def recall_floor(N, R, lam):
+    """Recall loss that no attention goes below, in nats (claim R16d; exact; derived).
+
+    Statement. L_recall ≥ log(1 + (N−1) e^{−lam}) on every prompt, at every attention. So a loss of at most ε
+    needs lam ≥ log((N−1)/(e^ε − 1)): the memory must be as strong as the logarithm of the number of answers,
+    whatever is fine-tuned, and on however many prompts. To infer, N does not occur (R16).
+
+    Derivation. In `recall_logits` the truth has lam (alpha_r + u_n)² and at most lam u_i² for each other
+    subject in whose row it is, at most lam (alpha_r + Σ_i u_i)² ≤ lam in all. No logit is below 0.
+
+    Returns a float. Raises ValueError unless N ≥ R ≥ 1 and lam > 0.
+    """
+    return np.log1p((N - 1) * np.exp(-lam))
