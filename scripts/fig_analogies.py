@@ -79,27 +79,39 @@ def compute(seeds=SEEDS, gaps=GAPS, **small):
             "flips": np.reshape(flips, (2, seeds, *flips[0].shape))}
 
 
+def shown(axis, gaps, k, row, fmt, **options):
+    """Repetitions k (gaps,) as they are; those of NEVER in a row of their own, which no line enters."""
+    axis.plot(gaps, np.where(k < NEVER, k, np.nan), fmt, **options)
+    axis.plot(gaps, np.where(k < NEVER, np.nan, row), fmt.replace("--", "_").replace("-", "_"), **options)
+
+
 def plot(data):
-    figure, axes = drawing.plt.subplots(2, 2, figsize=(11, 7.6), sharex=True, sharey=True)
-    for row, by_seed, bo, encoding in zip(axes, data["flips"], data["bo"], ("relative", "absolute")):
-        for axis, where, flips in zip(row, ("near: 24 words", "far: the last 24 of 48 words"),
-                                      by_seed.swapaxes(0, 1)):
-            for column, name, style in ((3, "I5, for the constructed model", "--"),
-                                        (2, "I3, for the trained one", "-")):
-                axis.plot(data["gaps"], np.median(flips[:, :, column], axis=0), style,
-                          color=drawing.COLOURS["theory"], label=name)
-            for column, name, marker, shift in ((1, "constructed, weak $b_2$", "s", -0.05),
-                                                (0, "trained", "o", 0.05)):
-                middle, low, high = training.spread(flips[:, :, column])
-                axis.errorbar(data["gaps"] + shift, middle, yerr=[middle - low, high - middle], fmt=marker,
-                              capsize=3, color=drawing.COLOURS[name.split(",")[0]], label=name)
-            axis.axvline(np.median(bo), color=drawing.BLACK, linewidth=0.8, linestyle=":")
-            axis.set(title=f"{encoding} positions, {where}", ylim=(0, NEVER + 0.6))
-            axis.set_yticks([*REPETITIONS, NEVER], [*map(str, REPETITIONS), "never"])
-        row[0].set_ylabel('repetitions of "Paris Japan" needed')
-    for axis in axes[1]:
-        axis.set_xlabel("preference Δ of the bigram for France [nats] (dotted: trained $b_o$)")
-    axes[1, 1].legend(loc="lower left", bbox_to_anchor=(0.02, 0.06))
+    figure, axes = drawing.plt.subplots(1, 2, figsize=(13, 9), sharex=True, sharey=True)
+    # Each (near and far, seeds, gaps, models and theories).
+    gaps, (relative, absolute) = data["gaps"], data["flips"].swapaxes(1, 2)
+    blue, orange, black = (drawing.COLOURS[name] for name in ("constructed", "trained", "theory"))
+    titles = ("24 words, as in training:\nboth do what theory says",
+              '48 words, "Paris" only in the last 24:\nthe trained one needs more than I3 says')
+    for axis, flips, title in zip(axes, relative, titles):
+        axis.axhspan(NEVER - 0.5, NEVER + 1.5, color="0.92", linewidth=0)
+        for shift, seed in zip(np.linspace(-0.2, 0.2, len(flips)), flips):
+            shown(axis, gaps, seed[:, 1], NEVER + 1, "s", color=blue, markersize=14)
+            shown(axis, gaps + shift, seed[:, 0], NEVER, "o", color=orange, markersize=9)
+        middle = np.median(flips, axis=0)
+        shown(axis, gaps, middle[:, 3], NEVER + 1, "--", color=black, markersize=30)
+        shown(axis, gaps, middle[:, 2], NEVER, "-", color=black, markersize=30)
+        axis.axvline(np.median(data["bo"][0]), color=black, linewidth=1, linestyle=":")
+        axis.text(np.median(data["bo"][0]) - 0.05, 2.5, "trained $b_o$", rotation=90, ha="right")
+        axis.set(title=title, ylim=(0, NEVER + 1.5), xlabel="preference Δ for France [nats]")
+        axis.set_yticks([*REPETITIONS, NEVER + 0.5], [*map(str, REPETITIONS), "never\nwithin 8"])
+    axes[0].set_ylabel('repetitions of "Paris Japan" needed')
+    axes[0].text(gaps[0], 0.45, "trained, five seeds", color=orange)
+    axes[0].text(gaps[0], 1.2, "theory I3")
+    axes[0].text(gaps[0] - 0.1, 5.2, "constructed,\nweak $b_2$", color=blue)
+    axes[0].text(gaps[0] + 0.6, 3.3, "theory I5")
+    differ, never = (relative[0] != absolute[0])[:, :, :2], absolute[1][:, :, :2] == NEVER
+    figure.supxlabel(f"Absolute positions: at 24 words {differ.sum()} of {differ.size} runs differ; "
+                     f"at 48 words {never.sum()} of {never.size} never repeat it.", fontsize=16)
     return figure
 
 

@@ -1,10 +1,11 @@
-"""Knowledge hijack: when does the context win over a pretrained bigram (claim I5), and at which strength?
+"""Knowledge hijack: when does the context win over a pretrained bigram (claims I5 and I3)?
 
-k copies of q→u among distractors, then q; the bigram prefers w by Δ nats. Filled markers: the model says u
-(context), open ones: it says w. Top: constructed model with hard previous-token attention, where I5 is the
-boundary. Bottom: WK1, WK2, WO trained from zero in the orthonormal frame without WF, the text's bigram then
-written into WF; I3 with the effective strengths is the boundary, since a trained b1 is far from the limit
-that I5 assumes. The line of I3 is its mean over prompts. One minute on two cores.
+k copies of q→u among distractors, then q; the bigram, the habit, prefers w by Δ nats. Markers are prompts,
+filled where the model says u, open where it says w; the two regions are theory's. Left: constructed model
+with hard previous-token attention, where I5 is the boundary. Right: WK1, WK2, WO trained from zero in the
+orthonormal frame without WF, the text's bigram then written into WF. A trained b1 is far from the limit that
+I5 assumes; I3 with the effective strengths is the boundary, drawn as its mean over prompts. Drawn against
+the length; the numbers against the repetitions are computed too. One minute on two cores.
 """
 
 import drawing      # first: it sets the number of threads
@@ -58,40 +59,55 @@ def compute(seeds=SEEDS, **small):
     return data
 
 
+def rate(wins, predicted):
+    """Share of prompts that a prediction gets right: mean over the seeds, lowest and highest."""
+    right = (wins == predicted).mean(axis=1)
+    spread = f" ({right.min() * 100:.0f}–{right.max() * 100:.0f} %)" if right.min() < right.max() else ""
+    return f"{right.mean() * 100:.0f} %{spread}"
+
+
 def plot(data):
-    figure, axes = drawing.plt.subplots(2, 2, figsize=(11, 8), sharex=True)
-    for row, name in zip(axes, ("constructed", "trained")):
-        b1, b2, bo = np.median(data[name + " strengths"], axis=0)
-        for axis, which, column in zip(row, ("repetitions", "length"), (0, 1)):
-            seeds = data[f"{name} {which}"]
-            rows = seeds.reshape(-1, 6)
-            ratio, wins, y = rows[:, 2] / bo, rows[:, 3] == 1, rows[:, column]
-            # Shifted up and down, so that markers of one k or T do not hide each other.
-            shift = np.linspace(-0.12, 0.12, len(rows)) if column == 0 else np.zeros(len(rows))
-            y = y + shift if column == 0 else y * 1.12 ** np.linspace(-1, 1, len(rows))
-            colour = drawing.COLOURS[name]
-            axis.plot(ratio[wins], y[wins], "o", color=colour, markersize=4, label="u wins (context)")
-            axis.plot(ratio[~wins], y[~wins], "o", color=colour, markersize=4, markerfacecolor="none",
-                      label="w wins (bigram)")
-            gaps = np.linspace(0.02, 0.9999, 400)
-            boundary = theory.hijack(TWICE, LENGTH, gaps, b2, 1.0)
-            axis.plot(gaps, boundary.critical_repetitions if column == 0 else boundary.critical_length,
-                      color=drawing.COLOURS["theory"], label=f"I5, $b_2$ = {b2:.1f}")
-            if name == "trained":
-                levels = np.unique(rows[:, column])
-                means = [rows[rows[:, column] == level, 5].mean() for level in levels]
-                axis.plot(means, levels, "--", color=drawing.COLOURS["theory"],
-                          label=f"I3, $b_1$ = {b1:.1f}, $b_2$ = {b2:.1f}")
-            right = (seeds[:, :, 3] == seeds[:, :, 4]).mean(axis=1)
-            axis.set(xlim=(0, 1.5), title=f"{name}: I3 right on {right.mean():.1%} of prompts "
-                     f"({right.min():.1%}–{right.max():.1%})")
-            axis.legend(fontsize=8, loc="upper center", ncols=2, frameon=True, framealpha=1, edgecolor="none")
-        row[0].set(ylim=(0, 16), ylabel=f"repetitions k (T = {LENGTH} tokens)")
-        row[1].set(yscale="log", ylim=(6, 700), ylabel=f"length T [tokens] (k = {TWICE})")
-        row[1].minorticks_off()
-        row[1].set_yticks(LENGTHS, [str(T) for T in LENGTHS])
-    for axis in axes[1]:
-        axis.set_xlabel("gap Δ / $b_o$ of the pretrained bigram")
+    figure, axes = drawing.plt.subplots(1, 2, figsize=(13, 8), sharex=True, sharey=True)
+    for axis, name in zip(axes, ("constructed", "trained")):
+        b, seeds = data[f"{name} strengths"], data[f"{name} length"]
+        T, ratio, wins = seeds[:, :, 1], seeds[:, :, 2] / b[:, 2:], seeds[:, :, 3] == 1
+        (b1, b2, _), levels = np.median(b, axis=0), np.unique(T)
+        grid = np.geomspace(levels[0] / 1.2, levels[-1] * 1.2, 300)
+        # By how much the context's share of u exceeds that of w: u wins where Δ / bo is less.
+        hard = theory.hijack_margin(TWICE, TWICE, 0, TWICE, 0, grid, 0.0, b2, 1.0)
+        means = [seeds[:, :, 5][T == level].mean() for level in levels]
+        line = hard if name == "constructed" else np.interp(np.log(grid), np.log(levels), means)
+        axis.fill_betweenx(grid, 0, line, color=drawing.SKY, alpha=0.25, linewidth=0)
+        axis.fill_betweenx(grid, line, 2, color=drawing.RED, alpha=0.15, linewidth=0)
+        axis.plot(line, grid, color=drawing.COLOURS["theory"], linewidth=3.5)
+        # Moved up and down, so that markers of one T do not hide each other.
+        shown = T * 1.12 ** np.linspace(-1, 1, T.size).reshape(T.shape)
+        axis.plot(ratio[wins], shown[wins], "o", color=drawing.BLUE, label="the model says u")
+        axis.plot(ratio[~wins], shown[~wins], "s", color=drawing.RED, markerfacecolor="none", markersize=6.5,
+                  label="the model says w")
+        between = np.sqrt(levels[:-1] * levels[1:])     # no markers there
+        style = dict(fontsize=22, weight="bold", va="center")
+        axis.text(0.04, between[0], "CONTEXT", color=drawing.BLUE, **style)
+        axis.text(1.38, between[-1], "HABIT", color=drawing.RED, ha="right", **style)
+        middle = between[len(between) // 2]
+        at = np.interp(middle, grid, line)
+        by_I5 = rate(wins, theory.hijack_margin(
+            TWICE, TWICE, 0, TWICE, 0, T, seeds[:, :, 2], b[:, 1:2], b[:, 2:]) > 0)
+        if name == "constructed":
+            axis.text(at + 0.03, middle, f"theory I5 ($b_1$ = {b1:.0f})", va="center")
+            axis.set_title(f"constructed model:\nI5 is right on {by_I5} of the prompts")
+        else:
+            axis.plot(hard, grid, ":", color=drawing.COLOURS["theory"])
+            axis.text(at - 0.03, middle, f"theory I3 ($b_1$ = {b1:.1f})", va="center", ha="right")
+            axis.text(1.03, middle, "I5 ($b_1$ → ∞)", va="center")
+            axis.set_title(f"trained model: I3 is right on\n{rate(wins, seeds[:, :, 4])}, I5 on {by_I5}")
+        axis.set(xlim=(0, 1.4), yscale="log", ylim=(grid[0], grid[-1]),
+                 xlabel="habit's preference Δ / context's strength $b_o$")
+        axis.minorticks_off()
+        axis.set_yticks(levels, [f"{level:.0f}" for level in levels])
+    axes[0].set_ylabel("length T [tokens]")
+    figure.suptitle(f'"q u" {TWICE} times, then q; pretraining prefers w: in longer prompts the habit wins')
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -62,33 +62,38 @@ def compute(seeds=SEEDS, gap_widths=GAP_WIDTHS, capacity_widths=CAPACITY_WIDTHS)
             "capacity_widths": np.array(capacity_widths), "capacities": np.reshape(capacities, (-1, seeds))}
 
 
-def points(axis, x, y, colour, label):
+def points(axis, x, y, marker, colour):
     """Median and range over the seeds."""
     middle, low, high = training.spread(y, axis=1)
-    axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", markersize=4, capsize=3,
-                  color=colour, label=label)
+    axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt=marker, capsize=4, color=colour)
 
 
 def plot(data):
-    figure, (left, right) = drawing.plt.subplots(1, 2, figsize=(10, 4.2))
-    theory_colour, x = drawing.COLOURS["theory"], data["gap_widths"]
+    figure, (left, right) = drawing.plt.subplots(1, 2, figsize=(13, 7))
+    black, blue, red, x = drawing.BLACK, drawing.COLOURS["constructed"], drawing.RED, data["gap_widths"]
     (alone, constant), (attending, _) = np.moveaxis(data["gaps"], -1, 1)
-    left.plot(x, np.median(constant, axis=1), color=theory_colour,
-              label="I12 at $b_1 = b_2 = 0$ (slope −1/2)")
-    points(left, x, alone, drawing.COLOURS["constructed"], "measured, $b_1 = b_2 = 0$")
-    points(left, x * 1.15, attending, drawing.ORANGE, "measured, $b_1 = b_2 = 0.8$")
-    left.set(ylabel="rms gap of the logits to I3 [nats]", title="interference of Gaussian embeddings")
+    left.plot(x, np.median(constant, axis=1), color=black)
+    points(left, x, alone, "o", blue)
+    points(left, x * 1.25, attending, "s", red)
+    for height, text, colour in (
+            (0.95, "theory (I12): slope −1/2,\nthe constant too", black),
+            (0.81, "● attention on all alike\n   ($b_1 = b_2 = 0$), as in I12", blue),
+            (0.67, "■ $b_1 = b_2 = 0.8$ (I6)", red)):
+        left.text(0.44, height, text, color=colour, va="top", transform=left.transAxes)
+    left.set(ylabel="rms gap of the logits to I3 [nats]", title="Random embeddings interfere:\n"
+             "the gap to the closed form falls with the width")
     x = data["capacity_widths"]
     widths = np.unique(np.geomspace(x[0], x[-1], 25).astype(int))
-    right.plot(widths, [associative.capacity(int(d), RECALL) for d in widths], color=theory_colour,
-               label="M5 (nothing fitted)")
-    points(right, x, data["capacities"], drawing.COLOURS["constructed"], "measured")
-    right.set(ylabel="pairs recalled at 99 %, N*(d)", title="capacity of an outer-product memory")
+    right.plot(widths, [associative.capacity(int(d), RECALL) for d in widths], color=black)
+    points(right, x, data["capacities"], "o", blue)
+    right.text(0.05, 0.95, "theory (M5): nothing fitted", color=black, va="top", transform=right.transAxes)
+    right.text(0.05, 0.86, "● measured", color=blue, va="top", transform=right.transAxes)
+    right.set(ylabel="random pairs recalled at 99 %", title="A memory of d × d numbers holds\n"
+              "as many pairs as theory says")
     for axis, ticks in ((left, data["gap_widths"]), (right, x)):
         axis.set(xscale="log", yscale="log", xlabel="width d")
         axis.minorticks_off()
-        axis.set_xticks(ticks, [str(d) if d < 10 ** 4 else f"$2^{{{int(np.log2(d))}}}$" for d in ticks])
-        axis.legend(fontsize=8)
+        axis.set_xticks(ticks, [str(d) if axis is right else f"$2^{{{int(np.log2(d))}}}$" for d in ticks])
     return figure
 
 

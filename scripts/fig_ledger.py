@@ -1,10 +1,11 @@
 """Which memories a trained model uses (claim I9): its logits and scores, explained by memory after memory.
 
-Left: share of the variance of the logits at the end of designed prompts that is explained when the memories
-are added one after the other. The constructed head lives in "WO on E" alone; a model trained with WF sends
-most of it through WF a second time. Right: the same for the scores of layer 2, whose head lives in EP. All
-together explain all: the ledger is exact. Bars are medians over the seeds, whiskers their range. One minute
-on two cores.
+Above: share of the variance of the logits at the end of designed prompts that is explained when the
+memories are added one after the other. The constructed head lives in "WO on E" alone; a model trained with
+WF sends most of it through WF a second time. Below: the same for the scores of layer 2, whose head lives in
+EP. In EP, EE, PE, PP the first letter is the token that asks, the second the one asked: E is the token
+itself, P what layer 1 brought it, mostly the token before. All together explain all: the ledger is exact.
+Bars are medians over the seeds, whiskers their range. One minute on two cores.
 """
 
 from functools import partial
@@ -22,8 +23,17 @@ RUNS = {"frame": ("head", True, 150), "d = 128": ("head", False, 150),
 COLOURS = dict(zip(RUNS, (drawing.ORANGE, drawing.SKY, drawing.PURPLE)))
 LOGITS = (("WO on E",), ("WF WO on E",), ("direct on E", "WF on E"), ("direct on P", "WF on P"),
           ("WO on P", "WF WO on P"))
-LABELS = {"logits": ("WO", "+ WF∘WO", "+ token itself\n(direct, WF)", "+ layer 1\n(direct, WF)",
-                     "+ history\nthrough WO"), "scores": ("EP", "+ EE", "+ PE", "+ PP")}
+IN_WORDS = dict(zip(RUNS, ("trained in an orthonormal frame", "trained with Gaussian embeddings, d = 128",
+                           "the same, with WF trained too, loss on all positions")))
+LABELS = {
+    "logits": ("WO: copies the token\nthat layer 2 looks at", "+ that copy once more\nthrough WF (WF∘WO)",
+               "+ the last token, and what\nlayer 1 brought it",
+               "+ what layer 1 brought\nto the token looked at"),
+    "scores": ("EP: token asking,\ntoken before the key", "+ EE: token asking,\nkey itself",
+               "+ PE: token before the one\nasking, key itself", "+ PP: tokens before both")}
+SHOWN = {"logits": [0, 1, 3, 4], "scores": [0, 1, 2, 3]}
+TITLES = {"logits": "Logits: with WF trained, most goes through WF a second time",
+          "scores": "Scores of layer 2: EP, the induction head, then EE; hardly anything else"}
 SCORES = ("EP", "EE", "PE", "PP")
 
 
@@ -62,18 +72,26 @@ def compute(seeds=SEEDS, **small):
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 2, figsize=(13, 4.4), width_ratios=(5, 4))
+    figure, axes = drawing.plt.subplots(2, 1, figsize=(13, 9.2), sharex=True)
     for axis, (which, labels) in zip(axes, LABELS.items()):
-        for i, name in enumerate(RUNS):
-            middle, low, high = training.spread(data[f"{name} {which}"])
-            axis.bar(np.arange(len(labels)) + (i - 1) * 0.27, middle, 0.25, color=COLOURS[name], label=name,
-                     yerr=[middle - low, high - middle], capsize=3)
-        axis.set(ylabel="share of the variance explained", title=f"{which} at the last position")
-        axis.set_xticks(range(len(labels)), labels)
-        axis.axhline(1, color=drawing.COLOURS["theory"], linewidth=1)
-        axis.axhline(0, color=drawing.BLACK, linewidth=0.8)
+        for i, (name, words) in enumerate(IN_WORDS.items()):
+            shares = data[f"{name} {which}"][:, SHOWN[which]]
+            middle, low, high = training.spread(shares)
+            axis.barh(np.arange(len(labels)) + 0.28 * (i - 1), middle, 0.27, color=COLOURS[name],
+                      hatch=("", "", "//")[i], edgecolor="white", linewidth=0)
+            axis.errorbar(middle, np.arange(len(labels)) + 0.28 * (i - 1), fmt="none", capsize=4,
+                          xerr=[middle - low, high - middle], color=drawing.BLACK, linewidth=1.5)
+            if which == "logits":
+                x = 0.01 if middle[0] > 0.5 else max(high[0], 0) + 0.02
+                axis.text(x, 0.28 * (i - 1), words, va="center")
+        axis.axvline(1, color=drawing.COLOURS["theory"])
+        axis.axvline(0, color=drawing.BLACK, linewidth=0.8)
+        axis.set_title(TITLES[which], loc="left", weight="bold")
+        axis.set_yticks(range(len(labels)), labels)
+        axis.grid(False, axis="y")
         axis.set_axisbelow(True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=len(RUNS))
+        axis.invert_yaxis()
+    axes[1].set_xlabel("share of the variance explained; line: theory (I9), all together explain all")
     return figure
 
 

@@ -64,26 +64,32 @@ def compute(seeds=SEEDS, factors=FACTORS, **small):
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 3, figsize=(13, 4), sharey=True)
-    for axis, column, title in zip(axes, range(3), ("natural prompts",
-                                                    "designed prompts, q in the last 48 tokens",
-                                                    "designed prompts, attention of layer 2 on u")):
-        for encoding, shift in (("relative", 0.97), ("absolute", 1.03)):
-            x, colour = data["factors"] * shift, drawing.COLOURS[encoding]
+    figure, axes = drawing.plt.subplots(1, 2, figsize=(13, 7.5), sharey=True)
+    for encoding, shift, fmt, style in (("relative", 0.97, "o", "-"), ("absolute", 1.03, "s", "--")):
+        colour = drawing.COLOURS[encoding]
+        for axis, column, line, face in ((axes[0], 0, "-", colour), (axes[0], 1, ":", "white"),
+                                         (axes[1], 2, "", "white")):
             middle, low, high = training.spread(data[encoding][:, :, column])
-            axis.errorbar(x, middle, yerr=[middle - low, high - middle], fmt="o", capsize=3, color=colour,
-                          label=encoding + ", trained")
-            if column == 2:
-                axis.plot(data["factors"], np.median(data[encoding][:, :, 3], axis=0),
-                          "-" if encoding == "relative" else "--", color=drawing.COLOURS["theory"],
-                          label=encoding + ", I3")
-        axis.set(xscale="log", xlabel=f"length / training length ({training.LENGTH})", title=title,
-                 ylim=(0, 1.02))
+            axis.errorbar(data["factors"] * shift, middle, yerr=[middle - low, high - middle], fmt=fmt + line,
+                          capsize=5, color=colour, markerfacecolor=face, markersize=10)
+        axes[1].plot(data["factors"], np.median(data[encoding][:, :, 3], axis=0), style,
+                     color=drawing.COLOURS["theory"])
+    axes[0].set(title="natural prompts hold; designed ones fail,\nat once with absolute positions",
+                ylabel="head accuracy")
+    axes[1].set(title=f'designed: "q u" {COPIES} times in the last {WINDOW} tokens,\n'
+                'attention of layer 2 on u', ylabel="attention")
+    blue, red, black = (drawing.COLOURS[name] for name in ("relative", "absolute", "theory"))
+    labels = (((1.45, 1.05, "natural, both encodings", black), (2.4, 0.66, "designed,\nrelative", blue),
+               (1, 0.2, "designed,\nabsolute", red)),
+              ((1.45, 0.74, "theory I3, relative", black), (1, 0.2, "theory I3,\nabsolute", black),
+               (2.1, 0.5, "trained, relative", blue), (2.15, 0.06, "absolute", red)))
+    for axis, texts in zip(axes, labels):
+        for x, y, text, colour in texts:
+            axis.text(x, y, text, color=colour)
+        axis.set(xscale="log", xlabel=f"length / training length of {training.LENGTH} tokens",
+                 ylim=(-0.03, 1.12))
         axis.minorticks_off()
         axis.set_xticks(data["factors"], [f"{factor}×" for factor in data["factors"]])
-        axis.legend(loc="lower left" if column < 2 else "upper right")
-    axes[0].axhline(0.95, color=drawing.BLACK, linewidth=0.8, linestyle=":")
-    axes[0].set_ylabel("head accuracy, or attention")
     return figure
 
 

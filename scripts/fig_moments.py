@@ -44,23 +44,27 @@ def compute(seeds=SEEDS, sizes=SIZES):
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 2, figsize=(10, 4.2))
+    figure, (entries, noise) = drawing.plt.subplots(1, 2, figsize=(13, 7))
     predicted, observed, sizes = data["predicted"], data["observed"], data["sizes"]
-    limits = [predicted.min() - 0.01, predicted.max() + 0.01]
-    axes[0].plot(limits, limits, color=drawing.COLOURS["theory"], label="I7")
-    axes[0].plot(predicted.ravel(), observed[:, -1].ravel(), "o", color=drawing.COLOURS["WO"], markersize=3,
-                 label=f"gradient of {sizes[-1]:,} sequences,\n{len(predicted)} chains")
-    axes[0].set(xlabel="Markov moment [nats per unit of WO]", ylabel="minus the first gradient of WO",
-                title="what WO learns first, entry by entry")
+    limits = [predicted.min() - 0.03, predicted.max() + 0.03]
+    entries.plot(limits, limits, color=drawing.COLOURS["theory"])
+    entries.plot(predicted.ravel(), observed[:, -1].ravel(), "o", color=drawing.COLOURS["WO"])
+    entries.text(0.62, 0.52, "theory I7:\nequal", transform=entries.transAxes)
+    entries.text(0.05, 0.82, f"every entry, {len(predicted)} chains,\n{sizes[-1]:,} sequences each",
+                 color=drawing.COLOURS["WO"], transform=entries.transAxes)
+    entries.set(xlabel="Markov moment [nats]", ylabel="minus the first gradient of WO [nats]",
+                title="WO's first gradient is a Markov moment")
     gap = np.sqrt(np.mean((observed - predicted[:, None]) ** 2, axis=(2, 3)))
     middle, low, high = training.spread(gap)
-    axes[1].errorbar(sizes, middle, yerr=[middle - low, high - middle], fmt="o", capsize=3,
-                     color=drawing.COLOURS["WO"], label="gap to the moment")
-    axes[1].plot(sizes, middle[0] * (sizes / sizes[0]) ** -0.5, color=drawing.COLOURS["theory"],
-                 label="sampling noise: slope −1/2")
-    axes[1].set(xscale="log", yscale="log", xlabel="sequences n", ylabel="rms gap", title="the gap is noise")
-    for axis in axes:
-        axis.legend()
+    noise.errorbar(sizes, middle, yerr=[middle - low, high - middle], fmt="o", capsize=5, markersize=10,
+                   color=drawing.COLOURS["WO"])
+    noise.plot(sizes, middle[0] * (sizes / sizes[0]) ** -0.5, "--", color=drawing.COLOURS["theory"])
+    noise.text(0.4, 0.75, "$n^{-1/2}$, through the\nfirst median", transform=noise.transAxes)
+    noise.set(xscale="log", yscale="log", xlabel="sequences n", ylabel="root-mean-square gap [nats]",
+              title="the gap is sampling noise")
+    noise.minorticks_off()
+    noise.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    noise.set_yticks((3e-4, 1e-3, 3e-3), ("0.0003", "0.001", "0.003"))
     return figure
 
 

@@ -1,11 +1,10 @@
 """Claims R5 to R10: SGD through the full model follows the flow of the position logits.
 
-Top: the infer step from the same perturbed start, by theory (`trajectory`, lines) and by SGD on a batch
-of collision-free prompts (markers, one table and batch per seed): attention on every position, the gap
-within each pair (R6: it shrinks), the query's logit (R7: it falls), the loss with its infimum (R9).
-Bottom: the recall step with its end point x* (R9), the loss, the growth of the differences between and
-within pairs from nearly equal pairs against R8, and how long it takes until one pair has won, against n.
-Top right: who wins from random starts. Run time: a minute on two cores.
+By theory (`trajectory`, black lines) and by SGD on a batch of collision-free prompts (markers, one table
+and batch per seed), from the same perturbed start: attention on every position in both steps, with the end
+points of R9; the gap within each pair (R6: it shrinks) and the query's logit (R7: it falls); the growth of
+the differences between and within pairs from nearly equal pairs against R8. Saved, not drawn: the losses of
+both steps, and the time until one pair has won, against n. Run time: a minute on two cores.
 """
 
 from itertools import repeat
@@ -120,81 +119,58 @@ def compute(seeds=SEEDS, steps=STEPS, keep=KEEP, starts=STARTS, pairs=PAIRS):
                     (len(pairs), len(seeds), 2)))
 
 
-def both(axes, x, values, lines_x, lines, colour, label):
+def both(axes, x, values, lines_x, lines, colour, marker="o"):
     """Markers: mean over the seeds with the range; a black line: theory."""
     mean = values.mean(axis=0)
     spread = np.abs([values.min(axis=0) - mean, values.max(axis=0) - mean])
-    axes.errorbar(x, mean, spread, fmt="o", ms=4, color=colour, label=label)
-    axes.plot(lines_x, lines, color=drawing.BLACK, lw=1.2, zorder=3)
+    axes.errorbar(x, mean, spread, fmt=marker, color=colour)
+    axes.plot(lines_x, lines, color=drawing.BLACK, lw=1.5, zorder=3)
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(2, 4, figsize=(15, 7))
-    t, lines = data["times"], data["lines"]
-    colours = (drawing.BLUE, drawing.ORANGE, drawing.GREEN)
-    for name, row, step in (("infer", axes[0], "Infer"), ("recall", axes[1], "Recall")):
+    figure, ((infer, gaps), (recall, growth)) = drawing.plt.subplots(2, 2, figsize=(13, 9.2))
+    t, lines, middle = data["times"], data["lines"], data["times"][len(data["times"]) // 2]
+    blue, red, grey = drawing.BLUE, drawing.RED, "#888888"
+    for name, axis in (("infer", infer), ("recall", recall)):
         measured, line = softmax(data[name], axis=2), softmax(data[f"{name}_line"], axis=1)
-        for i in range(N_PAIRS):
-            both(row[0], t, measured[:, :, 2 * i], lines, line[:, 2 * i], colours[i], f"$s_{i}$")
-            both(row[0], t, measured[:, :, 2 * i + 1], lines, line[:, 2 * i + 1],
-                 (drawing.SKY, drawing.RED, drawing.PURPLE)[i], f"$a_{i}$")
-        both(row[0], t, measured[:, :, 2 * N_PAIRS], lines, line[:, 2 * N_PAIRS], "#999999",
-             f"$s_{N_PAIRS}$ (query)")
-        row[0].set(title=f"{step}: attention on every position", ylabel="attention", ylim=(0, 1))
-    both(axes[1, 0], t, softmax(data["recall"], axis=2)[:, :, -1], lines,
-         softmax(data["recall_line"], axis=1)[:, -1], "#555555", "$r$")
-    x = theory.recall_end_point(N, R, LAM)
-    for level, text in ((x, "x*"), (1 - x, "1 − x*")):
-        axes[1, 0].axhline(level, ls=":", color=drawing.BLACK, lw=1)
-        axes[1, 0].text(t[-1], level + 0.01, text, ha="right", va="bottom")
-    for axis in axes[:, 0]:
-        axis.legend(ncols=2, fontsize=8.5, loc="upper center")
-    for i in range(N_PAIRS):
-        both(axes[0, 1], t, data["infer"][:, :, 2 * i] - data["infer"][:, :, 2 * i + 1], lines,
-             data["infer_line"][:, 2 * i] - data["infer_line"][:, 2 * i + 1], colours[i],
-             f"$w_{{s_{i}}} - w_{{a_{i}}}$")
-    both(axes[0, 1], t, data["infer"][:, :, -1], lines, data["infer_line"][:, -1], drawing.COLOURS["query"],
-         f"query, $w_{{s_{N_PAIRS}}}$")
-    axes[0, 1].set(title="Gaps shrink (R6), the query falls (R7)", ylabel="logit")
-    axes[0, 1].legend(fontsize=8.5)
-    alpha = softmax(data["infer_line"], axis=1)
-    both(axes[0, 2], t, data["infer_loss"], lines,
-         [theory.infer_loss(a[0::2], a[1::2], R, LAM) for a in alpha], drawing.COLOURS["infer"], "SGD")
-    axes[0, 2].axhline(theory.infer_end_loss(R, LAM), ls=":", color=drawing.BLACK, label="infimum (R9)")
-    axes[0, 2].set(title="Infer: loss", ylabel="loss (nats)", yscale="log")
-    alpha = softmax(data["recall_line"], axis=1)
-    both(axes[1, 1], t, data["recall_loss"], lines,
-         [theory.recall_loss(a[0:-1:2], a[-1], N, R, LAM) for a in alpha], drawing.COLOURS["recall"], "SGD")
-    axes[1, 1].axhline(theory.recall_loss(np.append(np.zeros(N_PAIRS), x), 1 - x, N, R, LAM), ls=":",
-                       color=drawing.BLACK, label="at x* (R9)")
-    axes[1, 1].set(title="Recall: loss", ylabel="loss (nats)", yscale="log")
-    both(axes[1, 2], data["grown_times"], data["between"], data["fine"], data["growth"][:, 0],
-         drawing.BLUE, "between pairs")
-    both(axes[1, 2], data["grown_times"], data["within"], data["fine"], data["growth"][:, 1],
-         drawing.ORANGE, "within pairs")
-    axes[1, 2].set(title="Differences of nearly equal pairs (R8)", ylabel="size, start = 1", yscale="log")
-    for axis in (axes[0, 2], axes[1, 1], axes[1, 2]):
-        axis.legend(fontsize=8.5)
-    for axis in axes.flat:
-        axis.set_xlabel("time: steps × learning rate")
+        looks = {"infer": {0: (blue, "o"), 1: (drawing.SKY, "^")},
+                 "recall": {6: (red, "v"), 7: (blue, "s")}}[name]
+        for i in range(measured.shape[2]):
+            both(axis, t, measured[:, :, i], lines, line[:, i], *looks.get(i, (grey, ".")))
+        axis.set(ylabel="attention", ylim=(-0.02, 0.75), xlabel="time t")
     ahead, winner = data["winners"].T
-    agree = ahead == winner
-    counts = [[(agree & (winner == i)).sum() for i in range(N_PAIRS)],
-              [(~agree & (winner == i)).sum() for i in range(N_PAIRS)]]
-    axes[0, 3].bar(range(N_PAIRS), counts[0], color=drawing.BLUE, label="it was ahead at the start")
-    axes[0, 3].bar(range(N_PAIRS), counts[1], bottom=counts[0], color=drawing.ORANGE, label="it was not")
-    axes[0, 3].set(title=f"The winner of {len(agree)} random starts", xlabel="winning pair",
-                   ylabel="starts", xticks=range(N_PAIRS), ylim=(0, 1.35 * np.sum(counts, axis=0).max()))
-    axes[0, 3].legend(fontsize=8.5)
-    axes[0, 3].set_axisbelow(True)
-    n, waits = data["pairs"], data["waits"]
-    both(axes[1, 3], n, waits[:, :, 0].T, n, waits[:, :, 1].mean(axis=1), drawing.BLUE, "SGD")
-    rates = [theory.growth_rates(k, R, LAM).between for k in n]
-    axes[1, 3].plot(n, np.log(1 / NEARLY) / rates, ls=":", color=drawing.BLACK,
-                    label="log(1/start) / rate at uniform attention (R8)")
-    axes[1, 3].set(title=f"Time until one pair has {WON:g}", xlabel="pairs n", yscale="log",
-                   ylabel="time: steps × learning rate", xticks=n, ylim=(15, 700))
-    axes[1, 3].legend(fontsize=8.5, loc="upper left")
+    infer.set(title="To infer, one pair takes ½ + ½ (R9)")
+    infer.text(middle, 0.52, "$s_0$ and $a_0$, the pair ahead", color=blue, ha="center")
+    infer.text(middle, 0.05, "two other pairs, query", color="#666666", ha="center")
+    infer.text(middle, 0.22, f"In {(ahead == winner).sum()} of {len(ahead)} random starts\n"
+               "the pair ahead won", ha="center")
+    x = theory.recall_end_point(N, R, LAM)
+    for level, text, colour in ((x, "query $s_3$: theory x*", red),
+                                (1 - x, "relation r: theory 1 − x*", blue)):
+        recall.axhline(level, ls=":", color=drawing.BLACK)
+        recall.text(t[-1], level + 0.02, text, color=colour, ha="right")
+    recall.text(middle, 0.05, "all pairs", color="#666666", ha="center")
+    recall.set(title="To recall, query and relation share all (R9)")
+    for i, marker in enumerate("o^s"):
+        both(gaps, t, data["infer"][:, :, 2 * i] - data["infer"][:, :, 2 * i + 1], lines,
+             data["infer_line"][:, 2 * i] - data["infer_line"][:, 2 * i + 1], blue, marker)
+    both(gaps, t, data["infer"][:, :, -1], lines, data["infer_line"][:, -1], red, "v")
+    gaps.text(middle, 0.3, "$w_{s_i} - w_{a_i}$, three pairs", color=blue, ha="center")
+    gaps.text(middle, -0.95, "query, $w_{s_3}$", color=red, ha="center")
+    gaps.set(title="Gaps within pairs close (R6), the query falls (R7)", ylabel="position logit",
+             xlabel="time t")
+    both(growth, data["grown_times"], data["between"], data["fine"], data["growth"][:, 0], blue)
+    both(growth, data["grown_times"], data["within"], data["fine"], data["growth"][:, 1], red, "v")
+    for line, text, colour, place in ((data["growth"][:, 0], "between pairs", blue, "bottom"),
+                                      (data["growth"][:, 1], "within pairs", red, "top")):
+        half = len(line) // 2
+        growth.annotate(text, (data["fine"][half], line[half]), (-12, 10 if place == "bottom" else -10),
+                        textcoords="offset points", color=colour, ha="right", va=place)
+    growth.set(title="Nearly equal pairs part, by R8", yscale="log",
+               ylabel="difference, start = 1", xlabel="time t")
+    figure.suptitle(f"SGD (markers; {len(data['infer'])} seeds, bars: their range) stays on theory "
+                    "(black lines: the flow, R5)", fontsize=18, weight="bold")
+    figure.get_layout_engine().set(h_pad=0.08)
     return figure
 
 

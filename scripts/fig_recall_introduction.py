@@ -1,7 +1,7 @@
 """What the one-layer model with a memory of facts does, in one picture: infer the relation, then recall.
 
-Above, the parts of the model over a prompt of months. Below, where the last token looks, in both steps,
-before and after fine-tuning on 24 other prompts. Ten seconds.
+Two rows, the two steps over a prompt of months: where the last token looks, before and after fine-tuning on
+24 other prompts; what the memory of facts is thereby asked, and what it answers. Ten seconds.
 """
 
 from fig_introduction import arrow, box
@@ -40,48 +40,48 @@ def compute(steps=STEPS):
     return data
 
 
-def diagram(axis, data):
-    """The parts of the model over the prompt; the arrows go to the pair that won."""
-    first = 2 * data["after_infer"][:4].reshape(2, 2).sum(axis=1).argmax()
-    relation, answer = data["after_relation"] + 1, MONTHS[data["after_answer"]]
-    places = (0.8, 2.4, 3.9, 5.5, 7.1)
-    axis.set(xlim=(0, 13), ylim=(-1.5, 3.2))
+def remember(axis, known, result, below):
+    """To the right of the attention: the memory of facts, what it is given and what it says."""
+    axis.set(xlim=(0, 6), ylim=(0, 4))
     axis.axis("off")
-    blue, orange, green = drawing.BLUE, drawing.ORANGE, drawing.GREEN
-    for x, word in zip(places, QUESTION):
-        box(axis, x, 0, word)
-    for x in places[first:first + 2]:
-        arrow(axis, (7.1, 0), (x, 0), blue, 0.25)
-    axis.text(3.9, -0.95, "the last token looks at one pair (WKQ)", color=blue, fontsize=13, ha="center")
-    box(axis, 9.6, 0, "memory of facts", orange)
-    axis.text(9.6, -0.95, f"{QUESTION[first]} + {QUESTION[first + 1]}\nis a fact it knows (W1, W2)",
-              color=orange, fontsize=13, ha="center", va="center")
-    arrow(axis, (7.6, 0), (8.5, 0), orange, 0)
-    box(axis, 9.6, 1.5, f"{relation} months later", green)
-    arrow(axis, (9.6, 0), (9.6, 1.5), green, 0)
-    box(axis, 9.6, 2.8, f"October + {relation} months later: {answer}", green)
-    arrow(axis, (9.6, 1.5), (9.6, 2.8), green, 0)
-    axis.text(9.0, 0.75, "1. infer", color=green, fontsize=13, ha="right", va="center")
-    axis.text(9.0, 2.15, "2. recall", color=green, fontsize=13, ha="right", va="center")
+    arrow(axis, (-0.1, 2.2), (0.75, 2.2), drawing.BLUE, 0)
+    axis.text(0.3, 2.6, "WKQ", color=drawing.BLUE, ha="center")
+    box(axis, 1.9, 2.2, "memory\nof facts\nW1, W2", drawing.RED)
+    axis.text(1.9, 0.7, known, color=drawing.RED, ha="center", va="center")
+    arrow(axis, (3.05, 2.2), (3.75, 2.2), drawing.GREEN, 0)
+    box(axis, 4.85, 2.2, result, drawing.GREEN)
+    axis.text(4.85, 0.7, below, color=drawing.GREEN, ha="center", va="center")
 
 
 def plot(data):
-    figure = drawing.plt.figure(figsize=(13, 8.6))
-    grid = figure.add_gridspec(2, 2, height_ratios=(3, 2.4))
-    diagram(figure.add_subplot(grid[0, :]), data)
-    words = [*QUESTION, f"{data['after_relation'] + 1} months\nlater"]
-    for column, (step, title) in enumerate((("infer", "1. infer: which relation?"),
-                                            ("recall", "2. recall: whose answer?"))):
-        axis = figure.add_subplot(grid[1, column])
-        count = len(data[f"after_{step}"])
+    figure = drawing.plt.figure(figsize=(13, 8.8))
+    grid = figure.add_gridspec(2, 2, width_ratios=(7, 6))
+    first = 2 * data["after_infer"][:4].reshape(2, 2).sum(axis=1).argmax()
+    months = int(data["after_relation"]) + 1
+    relation, answer = f"{months} months\nlater", MONTHS[int(data["after_answer"])]
+    places = [f"{word}\n{role}" for word, role in zip(QUESTION, ("subject", "answer") * 2 + ("asked",))]
+    for row, (step, title, *memory) in enumerate((
+            ("infer", "1. Infer the relation: look at one pair shown",
+             f"{QUESTION[first]} + {QUESTION[first + 1]}:\nwhich relation?", relation,
+             "the relation,\nappended below"),
+            ("recall", "2. Recall the answer: look at what is asked, and the relation",
+             f"{QUESTION[-1]} + {months} months\nlater: which answer?", answer, "the answer"))):
+        axis, count = figure.add_subplot(grid[row, 0]), len(data[f"after_{step}"])
         for shift, name, colour in ((-0.2, "before", "#bbbbbb"), (0.2, "after", drawing.BLUE)):
-            axis.bar(np.arange(count) + shift, data[f"{name}_{step}"], 0.38, color=colour,
-                     label=f"{name} fine-tuning")
-        axis.set_xticks(range(count), words[:count], fontsize=11)
-        axis.set(ylim=(0, 0.6), ylabel="attention")
-        axis.set_title(title, fontsize=15, loc="left", weight="bold")
+            axis.bar(np.arange(count) + shift, data[f"{name}_{step}"], 0.38, color=colour)
+        axis.set_xticks(range(count), [*places, relation][:count])
+        axis.set(ylim=(0, 0.65), yticks=(0, 0.5), ylabel="attention")
+        axis.set_title(title, fontsize=18, loc="left", weight="bold")
         axis.grid(False)
-    axis.legend(fontsize=12, loc="upper left")
+        remember(figure.add_subplot(grid[row, 1]), *memory)
+        if step == "infer":
+            axis.text(2.2, 0.48, "attention after fine-tuning", color=drawing.BLUE)
+            axis.text(2.2, 0.38, "before: on all alike", color="#777777")
+        else:
+            axis.get_xticklabels()[-1].set(color=drawing.GREEN)
+    figure.suptitle("Shown January April, May August: what belongs to October?", fontsize=20,
+                    weight="bold")
+    figure.get_layout_engine().set(h_pad=0.12)
     return figure
 
 

@@ -4,9 +4,9 @@ Position-only fine-tuning from nearly uniform attention, constructed memory; new
 as in training. Wrong answers: each answer shown is replaced by a random one with probability p. The line is
 R19, 1 − p_e^n: some pair is right. The dashed line is 1 − p_e: one pair is, which is all that the attention
 of R9 looks at. At N = LARGE, inside the assumption of R19, the mean over the seeds is on the line; at N = 64
-other pairs vote by accident, and it is below. Collisions: N answers against rows of R = 8. Pairs: n = 1 has
-no competitor. Tables that are not Latin (dense model): some subjects share another's row.
-Run time: a minute and a half on two cores.
+other pairs vote by accident, and it is below. In words, since accuracy stays 1: collisions, N answers against
+rows of R = 8; the number of pairs (n = 1 has no competitor); tables that are not Latin (dense model), where
+some subjects share another's row. Run time: a minute and a half on two cores.
 """
 
 import drawing      # first: it sets the number of threads
@@ -103,32 +103,35 @@ def compute(seeds=SEEDS, steps=STEPS, small_steps=SMALL_STEPS, wrong=WRONG, size
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 4, figsize=(16, 4.2), sharey=True)
-    panels = (("wrong", "Wrong answers, n = 4, N = 64", "probability p of a wrong answer"),
-              ("sizes", "Collisions, n = 4", "answers N, rows of R = 8"),
-              ("pairs", "Number of pairs", "pairs n, N = 64, R = 8"),
-              ("shared", "Not Latin, n = 2, N = 20, R = 4", "share of subjects with another's row"))
-    looks = (("infer: accuracy", "o", drawing.COLOURS["infer"]), ("recall: accuracy", "s",
-             drawing.COLOURS["recall"]), ("weight of the winning pair", "^", drawing.GREEN),
-             ("weight of $(s_n, r)$", "v", drawing.PURPLE))
-    for axis, (name, title, label) in zip(axes, panels):
-        x, values = data[f"{name}_x"], data[name]
-        for k, (what, marker, colour) in enumerate(looks):
-            mean = values[:, :, k].mean(axis=1)
-            spread = np.abs([values[:, :, k].min(axis=1) - mean, values[:, :, k].max(axis=1) - mean])
-            axis.errorbar(x, mean, spread, fmt=marker + "-", lw=0.8, color=colour, label=what)
-        axis.set(title=title, xlabel=label, ylim=(0, 1.05))
-    p = np.linspace(0, data["wrong_x"].max(), 50)
-    axes[0].plot(p, [theory.noisy_accuracy(each, N_PAIRS, LARGE, R)[0] for each in p], color=drawing.BLACK,
-                 label="law $1 - p_e^n$ (R19)")
-    axes[0].plot(p, 1 - p, "--", lw=1, color=drawing.BLACK, label="$1 - p_e$: the winning pair alone")
-    mean, x = data["large"].mean(axis=1), data["wrong_x"]
-    spread = np.abs([data["large"].min(axis=1) - mean, data["large"].max(axis=1) - mean])
-    axes[0].errorbar(x, mean, spread, fmt="D", ms=5, color=drawing.RED, label="infer: accuracy, N = 65,536")
-    axes[0].legend(fontsize=8.5, loc="lower left")
-    axes[0].set_ylabel("share, mean and range of the seeds")
-    axes[1].axvline((N_PAIRS + 1) * R, ls=":", color=drawing.BLACK)
-    axes[1].text((N_PAIRS + 1) * R + 1, 0.1, "rows can be\ndisjoint", va="bottom", fontsize=8.5)
+    figure, axis = drawing.plt.subplots(figsize=(13, 7.6))
+    black, x = drawing.BLACK, data["wrong_x"]
+    p = np.linspace(0, x.max(), 100)
+    right = 1 - p * (1 - 1 / LARGE)         # one pair is
+    axis.plot(p, [theory.noisy_accuracy(each, N_PAIRS, LARGE, R)[0] for each in p], color=black)
+    axis.plot(p, right, "--", color=black)
+    at = 1.02 * x.max()
+    axis.text(at, right[-1], "theory, were the winning pair\nalone to decide: $1 - p_e$", va="center")
+    axis.text(at, theory.noisy_accuracy(x.max(), N_PAIRS, LARGE, R)[0] - 0.015,
+              "theory (R19), some pair is right:\n$1 - p_e^n$, n = 4 pairs", va="top")
+    for values, size, marker, colour, place, words in (
+            (data["large"], LARGE, "D", drawing.RED, "bottom", "on the law"),
+            (data["wrong"][:, :, 0], N, "o", drawing.BLUE, "center", "other\npairs vote by accident")):
+        mean = values.mean(axis=1)
+        spread = np.abs([values.min(axis=1) - mean, values.max(axis=1) - mean])
+        axis.errorbar(x, mean, spread, fmt=marker, capsize=4, color=colour, ms=9)
+        axis.text(at, mean[-1] + 0.01 * (place == "bottom"), f"N = {size:,} answers: {words}", color=colour,
+                  va=place)
+    lows = [np.floor(1000 * low) / 1000 for low in (
+        min(data[name][..., :2].min() for name in ("sizes", "pairs", "shared")), data["wrong"][..., 1].min())]
+    axis.text(0, 0.03, "Without wrong answers nothing is lost to collisions "
+              f"(N = {data['sizes_x'].min()} … {data['sizes_x'].max()}), to\nn = {data['pairs_x'].min()} … "
+              f"{data['pairs_x'].max()} pairs, to tables that are not Latin: lowest accuracy {lows[0]:g}.\n"
+              f"Recall, the relation given, at every p: lowest {lows[1]:g}.", va="bottom")
+    axis.set(xlim=(-0.02, 1.62 * x.max()), ylim=(0, 1.05), xticks=x,
+             xlabel="probability p that an answer shown is redrawn (it is wrong with $p_e = p (1 - 1/N)$)",
+             ylabel="share of prompts whose relation is inferred",
+             title="One pair holds most of the attention; where its answer is wrong, the others decide\n"
+                   f"(markers: mean and range of {values.shape[1]} seeds)")
     return figure
 
 

@@ -1,22 +1,23 @@
 """Claims R11 and R16: few training prompts suffice, at which times, and what they leave undone.
 
-Above: the flow, training prompts without common tokens, SEEDS starts. To infer, full WKQ trained on M
-prompts: the test loss on new tokens (left) stays above the floor of R16b (dotted), and its excess (middle)
-falls like t^−M/(M+3), the law (black). The flow is that of position-only attention, c times as fast (R16), so
-N does not occur; crosses are SGD of the model itself, M prompts of a table. To recall (right), from uniform
-attention: the test loss is small in a window of times. It ends late for a relation that was not seen, unless
-k = M, and for a seen one on new subjects at every M; k relations among M prompts.
+The flow, training prompts without common tokens. To infer, full WKQ trained on M prompts, SEEDS starts: the
+test loss on new tokens (left) stays above the floor of R16b, and its excess (right) falls like t^−M/(M+3),
+the law. The flow is that of position-only attention, c times as fast (R16), so N does not occur; markers at
+the left are SGD of the model itself, M prompts of a table. To recall (below), from uniform attention: the
+test loss is small in a window of times. It ends late for a relation that was not seen, unless k = M, and
+for a seen one on new subjects at every M; k relations among M prompts.
 
-Below: SGD of the model on random prompts, which may share tokens. Training draws subjects of even number,
-tests draw odd ones. The relation of a test prompt is new (odd numbers), or one of those trained: the natural
-test. M* is the least M of MS whose median test loss (both steps) is at most TARGET, after so many steps: the
-growth with the number of facts depends on when training stops (left, middle; none of MS suffices: no marker).
-At one table size (right): the loss against M with one relation in training or with four tells M from the
-coverage of relations. Position-only attention needs one prompt: printed in the left panel.
-Run time: some 4 minutes on two cores.
+Saved, not drawn: SGD of the model on random prompts, which may share tokens. Training draws subjects of
+even number, tests draw odd ones. The relation of a test prompt is new (odd numbers), or one of those
+trained: the natural test. `least` is M*, the least M of MS whose median test loss (both steps) is at most
+TARGET, after so many steps: its growth with the number of facts depends on when training stops (not a
+number: none suffices). At one table size, one relation in training or four tell M from the coverage of
+relations. `positions`: the test loss of position-only attention trained on one prompt. Run time: some 4
+minutes on two cores.
 """
 
 import drawing      # first: it sets the number of threads
+from fractions import Fraction
 from itertools import repeat
 
 import numpy as np
@@ -151,58 +152,46 @@ def compute(seeds=SEEDS, log_facts=LOG_FACTS, steps=STEPS, shown=SHOWN_FACTS, po
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(2, 3, figsize=(15.5, 9))
-    colours = (drawing.BLUE, drawing.ORANGE, drawing.GREEN, drawing.PURPLE, drawing.RED, drawing.SKY)
-    left, middle, right = axes[0]
-    for M, losses, floors, laws, slopes, points, colour in zip(
-            M_FLOW, data["infer"], data["floor"], data["law"], data["slope"], data["sgd"], colours):
-        left.plot(TIMES, losses.T, color=colour, lw=0.9, label=[f"M = {M}"] + [None] * (len(losses) - 1))
-        left.plot(data["sgd_times"], points.T, "x", ms=4, color=colour)
-        left.plot(TIMES[-12:], np.repeat(floors[:, None], 12, axis=1).T, ":", color=drawing.BLACK, lw=1)
-        excess = losses - floors[:, None]
-        middle.plot(TIMES[::3], excess[:, ::3].T, "o", ms=2.5, color=colour, label=[
-            f"M = {M}: {slopes.min():.3f} … {slopes.max():.3f} (law {-M / (M + 3):.3f})"]
-            + [None] * (len(losses) - 1))
-        middle.plot(TIMES[20:], laws[:, 20:].T, color=drawing.BLACK, lw=0.7)
-    left.set(xscale="log", yscale="log", xlabel="time t", ylabel="test loss, infer (nats)",
-             title="Infer: test loss and its floor (dotted)")
-    left.legend(fontsize=8.5)
-    middle.set(xscale="log", yscale="log", xlabel="time t", ylabel="test loss − floor (nats)",
-               ylim=(1e-10, 10), title="Excess over the floor; slopes from t = 10⁹ on")
-    middle.legend(fontsize=8.5, loc="lower left")
-    for (M, k), (unseen, seen), colour in zip(RECALL_MK, data["recall"], colours):
-        right.plot(RECALL_TIMES, unseen, "--", color=colour, lw=1.2)
-        right.plot(RECALL_TIMES, seen, color=colour, lw=1.2, label=f"M = {M}, k = {k}")
-    right.axhline(TARGET, ls=":", color=drawing.BLACK)
-    right.set(xscale="log", yscale="log", ylim=(1e-4, 10), xlabel="time t", ylabel="test loss, recall (nats)",
-              title="Recall: relation seen (lines), unseen (dashed)")
-    right.legend(fontsize=7.5, loc="lower left", frameon=True, framealpha=0.9)
-    steps, x = data["steps"], data["log_facts"]
-    for axis, kind, title in zip(axes[1], (0, 1), ("relation new", "relation seen, new subjects")):
-        for index, (count, colour) in enumerate(zip(steps, colours)):
-            axis.plot(x + 0.12 * (index - 1), data["least"][index, kind], "o-", lw=0.8, color=colour,
-                      label=f"{count} steps")
-        axis.set(xlabel="facts N·R (R = 8)", ylabel="M*, median of the seeds", ylim=(0, 20),
-                 title=f"Random prompts, test: {title}")
-        axis.set_xticks(x, [f"$2^{{{k}}}$" for k in x])
-        axis.legend(fontsize=8.5)
-    axes[1, 0].text(0.02, 0.05, "position-only, one prompt, up to "
-                    f"$2^{{{data['position_log_facts'][-1]}}}$ facts:\nloss "
-                    f"{data['positions'].min():.2g} … {data['positions'].max():.2g}", fontsize=8.5,
-                    transform=axes[1, 0].transAxes)
-    middle_step, table = len(steps) // 2, int(np.flatnonzero(x == data["shown"])[0])
-    for kind, style, what in ((0, "--", "new"), (1, "-", "seen")):
-        for losses, colour, relations in ((data["random"][middle_step, kind, table], drawing.BLUE, "four"),
-                                          (data["one_relation"][middle_step, kind], drawing.ORANGE, "one")):
-            median = np.median(losses, axis=1)
-            axes[1, 2].errorbar(MS, median, [median - losses.min(axis=1), losses.max(axis=1) - median],
-                                fmt="o" + style, ms=4, lw=1, color=colour,
-                                label=f"{relations} in training, test: {what}")
-    axes[1, 2].axhline(TARGET, ls=":", color=drawing.BLACK)
-    axes[1, 2].set(xscale="log", yscale="log", xlabel="training prompts M",
-                   ylabel="test loss, both steps (nats)",
-                   title=f"Relations told from M: $2^{{{data['shown']}}}$ facts, {steps[middle_step]} steps")
-    axes[1, 2].legend(fontsize=8.5)
+    figure = drawing.plt.figure(figsize=(13, 10))
+    grid = figure.add_gridspec(2, 2)
+    left, right, below = (figure.add_subplot(place) for place in (grid[0, 0], grid[0, 1], grid[1, :]))
+    looks = ((drawing.BLUE, "o"), (drawing.RED, "^"), (drawing.GREEN, "s"), (drawing.PURPLE, "D"))
+    shown = {0: 0.25, len(M_FLOW) - 1: 0.1}        # the loss at which the label stands
+    for i, (M, (colour, marker)) in enumerate(zip(M_FLOW, looks)):
+        losses, floors, laws = data["infer"][i], data["floor"][i], data["law"][i]
+        if i in shown:
+            left.plot(TIMES, losses.T, color=drawing.BLACK, lw=1.2, ls="-" if i else "--")
+            left.plot(data["sgd_times"], data["sgd"][i].T, marker, ms=6, color=colour)
+            left.plot(TIMES[-12:], np.repeat(floors[:, None], 12, axis=1).T, ":", color=drawing.BLACK)
+            left.annotate(f"M = {M}", (TIMES[(losses.max(axis=0) < shown[i]).argmax()], shown[i]), (8, 0),
+                          color=colour, textcoords="offset points")
+        right.plot(TIMES[::4], (losses - floors[:, None])[:, ::4].T, marker, ms=4, color=colour)
+        right.plot(TIMES[20:], laws[:, 20:].T, color=drawing.BLACK, lw=1)
+        right.text(4 * TIMES[-1], np.median(laws[:, -1]), f"M = {M}: $t^{{-{Fraction(M, M + 3)}}}$",
+                   color=colour, va="center")
+    left.text(TIMES[-1], 0.93 * data["floor"].min(), "dotted: its floor (R16b)", ha="right", va="top")
+    left.text(TIMES[-1], 1.0, "black: theory, the flow (R16)\nmarkers: SGD", ha="right", va="center")
+    left.set(xscale="log", yscale="log", xlabel="time t", ylabel="test loss, infer [nats]", ylim=(0.03, 2.5),
+             title="Infer: one prompt is enough, up to a floor")
+    right.set(xscale="log", yscale="log", xlabel="time t", ylabel="test loss − floor [nats]",
+              xlim=(0.1, 1e20), ylim=(1e-9, 10), xticks=(1, 1e4, 1e8, 1e12),
+              yticks=(1e-8, 1e-6, 1e-4, 1e-2, 1),
+              title="The rest falls by a law (black: theory, R16b)")
+    for row, losses in enumerate(data["recall"]):
+        for shift, loss, colour, hatch, words in ((0.2, losses[0], drawing.ORANGE, "//", "a new relation"),
+                                                  (-0.2, losses[1], drawing.SKY, "", "a relation seen")):
+            good = RECALL_TIMES[loss <= TARGET]
+            below.barh(row + shift, good[-1] - good[0], 0.36, left=good[0], color=colour, hatch=hatch,
+                       edgecolor="white", linewidth=0)
+            if row == 0:
+                at, side = (good[-1] * 1.3, "left") if shift < 0 else (good[0] / 1.3, "right")
+                below.text(at, shift, f"test: {words}", va="center", ha=side)
+    below.set_yticks(range(len(RECALL_MK)), [f"M = {M}, k = {k}" for M, k in RECALL_MK])
+    below.set(xscale="log", xlabel="time t, trained on M prompts of k relations", xlim=(1, RECALL_TIMES[-1]),
+              title=f"Recall: test loss ≤ {TARGET:g} nats in a window of times (theory: flow, R16c)")
+    below.invert_yaxis()
+    below.grid(False, axis="y")
+    below.set_axisbelow(True)
     return figure
 
 

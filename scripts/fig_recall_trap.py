@@ -1,14 +1,12 @@
 """Claim R13: where the recall step is trapped at u_n → 1, over the strength and the step size.
 
-The dense model, position-only, from nearly uniform attention, one collision-free prompt (all such
-prompts move the logits alike), STEPS steps of SGD. Maps: the loss at the end above the least loss with
-all attention on (s_n, r), median of the seeds. With relu the loss over u_n has a kink at 1 − b and only
-a flat stretch below it, and climbs to log(R + (N−R) e^{−λ(1−b)}) at u_n = 1. What carries u_n to 1 − δ comes
-back as R13b says: black lines in the fourth panel, from the lowest point on. The square has its minimum near
-½, and climbs to log(R + (N−R) e^{−λ}). Last panel: the time from δ to the kink, of SGD with small steps, over
-the strength, in units of 1/(2(R−1)λδ). The integral of R13b holds at every λ. Its leading order e^{L(1)}
-holds where e^{λb} λδ is small, and R, which takes the row mates alone, only where also λ(1−b) is above log N.
-Run time: two minutes on two cores.
+The dense model, position-only, from nearly uniform attention, one collision-free prompt (all such prompts
+move the logits alike), STEPS steps of SGD. Maps: the loss at the end above the least loss with all
+attention on (s_n, r), median of the seeds. With relu the loss over u_n has a kink at 1 − b and only a flat
+stretch below it, and climbs to log(R + (N−R) e^{−λ(1−b)}) at u_n = 1. The square has its minimum near ½,
+and climbs to log(R + (N−R) e^{−λ}). With relu, what carries u_n to 1 − δ comes back as R13b says: black
+lines from the lowest point on (below left), and the time from δ to the kink, of SGD with small steps, over
+the strength (below right; a line for each δ). Run time: two minutes on two cores.
 """
 
 import drawing      # first: it sets the number of threads
@@ -96,56 +94,50 @@ def compute(lams=LAMS, lrs=LRS, seeds=SEEDS, steps=STEPS, back_lams=BACK_LAMS, b
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 5, figsize=(19, 4.4), width_ratios=(1, 1.2, 1.1, 1.1, 1.1))
-    for axis, excess, activation in zip(axes, data["excess"], ACTIVATIONS):
+    figure, (maps, (path, back)) = drawing.plt.subplots(2, 2, figsize=(13, 9.4))
+    for axis, excess, phi, words in zip(maps, data["excess"], ("x²", "max(x, 0)"), (
+            "large steps end in a trap", "more often")):
         image = axis.imshow(np.median(excess, axis=2), origin="lower", aspect="auto", vmin=0,
                             vmax=np.log(R), cmap="magma")
-        axis.set_xticks(range(len(data["lrs"])), [f"{lr:.3g}" for lr in data["lrs"]], rotation=60)
+        axis.set_xticks(range(len(data["lrs"])), [f"{lr:g}" if lr >= 1 else f"1/{1 / lr:.0f}"
+                                                  for lr in data["lrs"]])
         axis.set_yticks(range(len(data["lams"])), [f"{lam:g}" for lam in data["lams"]])
-        axis.set(title=f"φ = {activation}: excess loss\nafter {data['paths'].shape[3]} steps",
-                 xlabel="learning rate", ylabel="strength λ")
+        axis.set(title=f"φ(x) = {phi}: {words}", xlabel="step size")
         axis.grid(False)
-    figure.colorbar(image, ax=axes[1], label="loss − least loss (nats)")
-    x = np.linspace(0, 1, 401)
-    for lam, style in ((2.0, "--"), (64.0, "-")):
-        axes[2].plot(x, theory.relu_recall_loss(x, N, R, lam, BIAS), style,
-                     color=drawing.COLOURS["relu"], label=f"relu, λ = {lam:g}")
-        axes[2].plot(x, [square_loss(value, lam) for value in x], style, color=drawing.COLOURS["square"],
-                     label=f"square, λ = {lam:g}")
-    axes[2].axvline(1 - BIAS, ymax=0.8, ls=":", color=drawing.BLACK)
-    axes[2].text(1 - BIAS - 0.02, 0.75, "1 − b", ha="right")
-    axes[2].set(title="Loss with all attention on $(s_n, r)$", xlabel="$u_n$", ylabel="loss (nats)",
-                ylim=(0, 3.4))
-    axes[2].legend(fontsize=8.5, loc="upper right", ncols=2)
+        last = len(data["lrs"]) - 1, len(data["lams"]) - 1
+        axis.text(*last, "trapped\n$u_n$ → 1", ha="right", va="top")
+        axis.text(last[0] / 3, last[1] / 2, "learned", color="white", ha="center")
+        axis.text(-0.3, 0, "not finished", color="white", va="center")
+    maps[0].set_ylabel("strength λ of the memory")
+    figure.colorbar(image, ax=maps[1], label="loss above the least [nats]")
+    colours = drawing.BLUE, drawing.GREEN, drawing.RED
     steps = np.arange(data["paths"].shape[3])
-    for lr, paths, colour in zip(SHOWN_LRS, data["paths"], (drawing.BLUE, drawing.GREEN, drawing.RED)):
-        axes[3].plot(steps[::6], paths[:, 1, ::6].T, "o", ms=3, color=colour,
-                     label=[f"learning rate {lr:g}"] + [None] * (len(paths) - 1))
+    for paths, lr, colour, marker in zip(data["paths"], SHOWN_LRS, colours, "o^s"):
+        path.plot(steps[::8], paths[:, 1, ::8].T, marker, ms=5, color=colour)
         for alpha_r in paths[:, 1]:
             lowest = alpha_r.argmin()
             delta = np.geomspace(alpha_r[lowest], BIAS, 60) if alpha_r[lowest] < 0.01 else []
             at = [lowest + theory.way_back(delta[0], each, N, R, SHOWN_LAM, BIAS) / lr for each in delta]
-            axes[3].plot(at, delta, color=drawing.BLACK, lw=1)
-    axes[3].axhline(BIAS, ls=":", color=drawing.BLACK)
-    axes[3].text(steps[-1], BIAS * 1.2, "b, the kink", ha="right", va="bottom")
-    axes[3].set(title=f"relu, λ = {SHOWN_LAM:g}: attention on r\n(lines: the way back by R13b)",
-                xlabel="steps", ylabel="$α_r$", yscale="log", ylim=(None, 30), xlim=(0, steps[-1]))
-    axes[3].legend(fontsize=8.5, loc="upper left")
-    lam = np.geomspace(data["back_lams"][0], data["back_lams"][-1], 100)
-    start = np.median(data["back"][:, :, 0])
-    unit = 1 / (2 * (R - 1) * lam * start)
-    axes[4].plot(lam, [theory.way_back(start, BIAS, N, R, each, BIAS) for each in lam] / unit,
-                 color=drawing.BLACK, label="integral (R13b), median δ; +: each δ")
-    axes[4].plot(lam, R + (N - R) * np.exp(-lam * (1 - BIAS)), "--", color=drawing.BLUE, label="$e^{L(1)}$")
-    axes[4].axhline(R, ls=":", color=drawing.RED, label="R")
-    units = 2 * (R - 1) * data["back_lams"][:, None] * data["back"][:, :, 0]
-    axes[4].plot(data["back_lams"], data["back"][:, :, 1] * units, "o", ms=4, color=drawing.COLOURS["relu"])
-    each = [[theory.way_back(start, BIAS, N, R, lam, BIAS) for start in row]
-            for lam, row in zip(data["back_lams"], data["back"][:, :, 0])]
-    axes[4].plot(data["back_lams"], each * units, "+", ms=7, color=drawing.BLACK)
-    axes[4].set(xscale="log", xlabel="strength λ", ylabel="time to the kink × 2(R−1)λδ", ylim=(0, None),
-                title="relu: the way back from δ ≈ 10⁻³")
-    axes[4].legend(fontsize=8.5)
+            path.plot(at, delta, color=drawing.BLACK, lw=1.5)
+    path.set(title=f"φ = max(x, 0), λ = {SHOWN_LAM:g}: the way back", xlabel="steps (black: theory, R13b)",
+             ylabel="attention $α_r$ on the relation", yscale="log", ylim=(1e-8, 3), xlim=(0, steps[-1]))
+    for height, text, colour in zip((0.025, 1.5e-3, 8e-7), (
+            f"1/{1 / SHOWN_LRS[0]:g}: not trapped", f"{SHOWN_LRS[1]:g}: back soon",
+            f"step size {SHOWN_LRS[2]:g}: late, or not in time"), colours):
+        path.text(0.2 * steps[-1], height, text, color=colour)
+    path.axhline(BIAS, ls=":", color=drawing.BLACK)
+    path.text(steps[-1], 1.3 * BIAS, "kink b, the least loss", ha="right", va="bottom")
+    lam = np.geomspace(data["back_lams"][0], data["back_lams"][-1], 60)
+    for start in data["back"][0, :, 0]:
+        back.plot(lam, [start * theory.way_back(start, BIAS, N, R, each, BIAS) for each in lam],
+                  color=drawing.BLACK, lw=1.5)
+    back.plot(data["back_lams"], data["back"].prod(axis=2), "o", color=drawing.COLOURS["relu"])
+    back.text(0.95, 0.92, "black: theory (R13b)\nmarkers: SGD, five starts", ha="right", va="top",
+              transform=back.transAxes)
+    back.set(xscale="log", yscale="log", xlabel="strength λ of the memory", ylabel="time t to the kink × δ",
+             title="… and its time, from $α_r$ = δ ≈ 10⁻³")
+    back.set_xticks(data["back_lams"], [f"{lam:g}" for lam in data["back_lams"]])
+    back.minorticks_off()
     return figure
 
 

@@ -26,6 +26,8 @@ RUNS = {
     "frame, all, WF": ("all", "frame", 200),
 }
 COLOURS = dict(zip(RUNS, (drawing.ORANGE, drawing.GREEN, drawing.SKY, drawing.PURPLE)))
+LABELS = dict(zip(RUNS, ("orthonormal", "Gaussian, d = 512", "Gaussian, d = 128", "orthonormal, WF too")))
+COLUMNS = (207, 326, 424, 524)      # of the words beside the curves
 
 
 def prompts(bigram, rng):
@@ -94,31 +96,30 @@ def compute(seeds=SEEDS, **small):
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(1, 4, figsize=(15, 4))
-    for axis, name in zip(axes, ("frame", "d = 128")):
-        observed, predicted = data[name + " logits"][0]
-        R2 = training.spread(data[name][:, -1, 4])
+    figure, axes = drawing.plt.subplot_mosaic([["frame", "d = 128"], ["R²", "R²"]], figsize=(13, 9.5))
+    for name in ("frame", "d = 128"):
+        axis, (observed, predicted) = axes[name], data[name + " logits"][0]
         limits = [min(observed.min(), predicted.min()) - 0.5, max(observed.max(), predicted.max()) + 0.5]
-        axis.plot(limits, limits, color=drawing.COLOURS["theory"], label="I3 = trained")
-        axis.plot(predicted.ravel(), observed.ravel(), ".", color=COLOURS[name], markersize=3, alpha=0.5,
-                  label="one token after one prompt", rasterized=True)
-        axis.set(xlim=limits, ylim=limits, xlabel="I3 with effective strengths, logit [nats]",
-                 ylabel="trained model, logit [nats]",
-                 title=f"{name}: R² = {R2[0]:.2f} ({R2[1]:.2f}–{R2[2]:.2f})")
-        axis.legend(loc="upper left", fontsize=8)
-    for name in RUNS:
-        for axis, column in zip(axes[2:], (4, 5)):
-            middle, low, high = training.spread(data[name][:, :, column])
-            x = data[name][0, :, 0]
-            axis.plot(x, middle, "o-", color=COLOURS[name], label=name, markersize=3)
-            axis.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
-            controls = data[name + " controls"][:, 0, column - 4]
-            axis.plot(210, np.median(controls), "D", color=COLOURS[name], clip_on=False)
-    axes[2].set(xlabel="step", ylabel="R² of I3", ylim=(0, 1.02), xlim=(0, 215),
-                title="R² while training (◆ constructed)")
-    axes[3].set(xlabel="step", ylabel="share of prompts", ylim=(0, 1.02), xlim=(0, 215),
-                title="same argmax")
-    axes[3].legend(fontsize=8, loc="lower right")
+        axis.plot(limits, limits, color=drawing.COLOURS["theory"])
+        axis.plot(predicted.ravel(), observed.ravel(), ".", color=COLOURS[name], alpha=0.6, rasterized=True)
+        axis.text(0.46, 0.34, "theory I3", transform=axis.transAxes)
+        axis.set(xlim=limits, ylim=limits, xlabel="logit by I3 [nats]", ylabel="logit, trained [nats]",
+                 title=f"embeddings {LABELS[name]}: R² = {training.spread(data[name][:, -1, 4])[0]:.2f}")
+    axis = axes["R²"]
+    for name, marker, style, lift in zip(RUNS, "osD^", ("-", "--", "-.", ":"), (0, 0, 0.05, -0.06)):
+        x, (middle, low, high) = data[name][0, :, 0], training.spread(data[name][:, :, 4])
+        axis.plot(x, middle, marker + style, color=COLOURS[name])
+        axis.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+        built, argmax = np.median(data[name + " controls"][:, 0, 0]), np.median(data[name][:, -1, 5])
+        for column, text in zip(COLUMNS, (LABELS[name], f"{middle[-1]:.2f} ({low[-1]:.2f}–{high[-1]:.2f})",
+                                          f"{built:.2f}", f"{argmax:.2f}")):
+            axis.text(column, middle[-1] + lift, text, color=COLOURS[name], va="center")
+    for column, text in zip(COLUMNS[1:], ("R², trained", "constructed", "same argmax")):
+        axis.text(column, 1.12, text, va="center")
+    axis.set_xlabel("step", x=1 / 6)
+    axis.set(title="I3 explains nearly all with orthonormal embeddings, without WF; less in other cases",
+             ylabel="R² of I3, nothing fitted", ylim=(0, 1.2), xlim=(0, 600),
+             xticks=range(0, 201, 50), yticks=(0, 0.2, 0.4, 0.6, 0.8, 1))
     return figure
 
 

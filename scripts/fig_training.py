@@ -1,8 +1,9 @@
-"""The induction head trains from zero: WO is learned first, then WK2, then WK1.
+"""The induction head trains from zero: WO grows first, then WK2, then WK1.
 
 Claims: with the loss on head positions, head accuracy is at least 0.95 within 150 steps in every seed; with
-the loss on all positions the head comes with a bigram; the strengths of the memories grow in the order WO,
-WK2, WK1. Lines are medians over the seeds, bands their range. Two minutes on two cores.
+the loss on all positions the head comes with a bigram; the strengths of the memories reach a quarter
+and a half of their largest values in the order WO, WK2, WK1, three quarters in the order WK2, WO, WK1.
+Lines are medians over the seeds, bands and bars their range. Two minutes on two cores.
 """
 
 from functools import partial
@@ -15,8 +16,10 @@ from refimpl.induction import probes
 
 SEEDS, EVERY, SEQUENCES = 5, 2, 16
 STEPS = {"head": 150, "absolute": 150, "drawn": 300, "head, WF": 150, "all": 300}
-LABELS = {"head": "head positions", "absolute": "the same, absolute", "drawn": "the same, triggers drawn",
-          "head, WF": "the same, with WF", "all": "all positions, with WF"}
+LABELS = {"head": "loss on head positions", "absolute": "the same, absolute positions",
+          "drawn": "the same, triggers drawn anew", "head, WF": "the same, WF trained too",
+          "all": "loss on all positions, WF trained too"}
+ENOUGH = 0.95       # head accuracy
 KINDS = ("argmax", "margin", "strength")
 FIELDS = ("step", "loss", "accuracy", "divergence",
           *(f"{memory} {kind}" for memory in training.ALL for kind in KINDS))
@@ -53,49 +56,56 @@ def field(data, name, which):
     return data[name][:, :, FIELDS.index(which)]
 
 
-def reached(data, name, which, share):
-    """The first step at which a field is at least this share of its largest value (seeds,)."""
-    values = field(data, name, which)
-    enough = values >= share * np.nanmax(values, axis=1, keepdims=True)
+def reached(data, name, enough):
+    """The first step at which `enough` (seeds, rows) is true (seeds,)."""
     return field(data, name, "step")[0][enough.argmax(axis=1)]
 
 
-def curve(axes, data, name, which, label, colour, style="-"):
+def curve(axis, data, name, which, colour, style="-"):
     """Median over the seeds and their range."""
     middle, low, high = training.spread(field(data, name, which))
     x = field(data, name, "step")[0]
-    axes.plot(x, middle, style, color=colour, label=label)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.plot(x, middle, style, color=colour)
+    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def times(axis, values, y, colour, marker):
+    """Median over the seeds and their range, from left to right."""
+    middle, low, high = training.spread(values)
+    axis.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=colour, capsize=5,
+                  markersize=10)
+    return high
 
 
 def plot(data):
-    figure, axes = drawing.plt.subplots(2, 3, figsize=(12, 7))
-    colours = dict(zip(STEPS, (drawing.ORANGE, drawing.RED, drawing.SKY, drawing.PURPLE, drawing.GREEN)))
-    for name in STEPS:
-        for axis, which in zip(axes[0], ("loss", "accuracy", "divergence")):
-            curve(axis, data, name, which, LABELS[name], colours[name])
-    axes[0, 0].set(ylabel="training loss [nats]", title="loss", ylim=(0, 4.5))
-    axes[0, 1].set(ylabel="head accuracy", title="accuracy after a trigger seen before", ylim=(0, 1.02))
-    axes[0, 1].axhline(0.95, color=drawing.BLACK, linewidth=0.8, linestyle=":")
-    axes[0, 2].set(ylabel="KL(bigram ‖ model) [nats]", title="other positions", ylim=(0, 5))
-    axes[0, 1].legend(fontsize=8, loc="lower right")
-    for axis, name in zip(axes[1], ("head", "all")):
-        for memory in training.ALL if name == "all" else training.HEAD:
-            curve(axis, data, name, memory + " argmax", memory, drawing.COLOURS[memory])
-        axis.set(ylabel="share recalled", ylim=(0, 1.02), title=f"memories, loss on {name} positions")
-        axis.legend(loc="lower right")
-    order = axes[1, 2]
-    for row, memory in enumerate(reversed(training.HEAD)):
-        for offset, share in ((-0.18, 0.25), (0, 0.5), (0.18, 0.75)):
-            middle, low, high = training.spread(reached(data, "head", memory + " strength", share))
-            order.errorbar(middle, 2 - row + offset, xerr=[[middle - low], [high - middle]], fmt="o",
-                           color=drawing.COLOURS[memory], capsize=3)
-            order.annotate(f"{share:.0%}", (high, 2 - row + offset), xytext=(5, 0), fontsize=8,
-                           textcoords="offset points", va="center")
-    order.set(yticks=[0, 1, 2], yticklabels=training.HEAD, ylim=(-0.5, 2.5), xlim=(0, 75),
-              title="strength reaches a share of its largest value")
-    for axis in axes.flat:
-        axis.set_xlabel("step")
+    figure, ((accuracy, passed), (memories, order)) = drawing.plt.subplots(2, 2, figsize=(13, 9))
+    for name, colour, style in (("head", drawing.ORANGE, "-"), ("all", drawing.GREEN, "--")):
+        curve(accuracy, data, name, "accuracy", colour, style)
+    accuracy.axhline(ENOUGH, color=drawing.BLACK, linewidth=1, linestyle=":")
+    accuracy.text(10, 1.05, LABELS["head"], color=drawing.ORANGE)
+    accuracy.text(105, 0.5, LABELS["all"].replace(", ", ",\n"), color=drawing.GREEN)
+    accuracy.set(xlim=(0, 200), ylim=(0, 1.15), xlabel="step", ylabel="head accuracy",
+                 title="the answer after a trigger seen before")
+    for row, name in enumerate(STEPS):
+        values = field(data, name, "accuracy")
+        times(passed, reached(data, name, values >= ENOUGH), row + 0.2, drawing.BLUE, "o")
+        passed.text(3, row - 0.15, LABELS[name], va="center")
+    passed.set(yticks=(), xlim=(0, 200), xlabel="step", ylim=(len(STEPS) - 0.5, -0.6),
+               title=f"first right on {ENOUGH * 100:.0f} %: five seeds")
+    for memory, style, x, y in (("WO", "-", 45, 0.87), ("WK2", "--", 12, 1.05), ("WK1", "-.", 62, 0.7)):
+        curve(memories, data, "head", memory + " argmax", drawing.COLOURS[memory], style)
+        memories.text(x, y, memory, color=drawing.COLOURS[memory])
+    memories.set(xlim=(0, 150), ylim=(0, 1.15), xlabel="step", ylabel="share recalled",
+                 title="the memories hold what they should")
+    for row, share in enumerate((0.25, 0.5, 0.75)):
+        for shift, memory, marker in zip((-0.22, 0, 0.22), ("WO", "WK2", "WK1"), "osD"):
+            values = field(data, "head", memory + " strength")
+            enough = values >= share * np.nanmax(values, axis=1, keepdims=True)
+            high = times(order, reached(data, "head", enough), row + shift, drawing.COLOURS[memory], marker)
+            order.annotate(memory, (high, row + shift), xytext=(8, 0), textcoords="offset points",
+                           va="center", color=drawing.COLOURS[memory])
+    order.set(yticks=[0, 1, 2], yticklabels=("¼", "½", "¾"), ylim=(2.5, -0.5), xlim=(0, 80), xlabel="step",
+              ylabel="share of its largest strength", title="up to ½ in the order WO, WK2, WK1; not at ¾")
     return figure
 
 
