@@ -262,36 +262,51 @@ def compare(settings, names, rounds, rates):
             print(f"  {name:24}{1e3 * np.median(values):9.2f} ms  ({1e3 * min(values):.2f} to "
                   f"{1e3 * max(values):.2f})   {np.median(values) / ours:6.2f} x")
             rows.append((" ".join(map(str, setting)), name, np.resize(values, rounds), floors[0]))
-        print(f"  limits: operations {1e3 * floors[0]:.2f} ms, dense tables {1e3 * floors[1]:.2f} ms")
+        if setting[0] == "step":
+            print(f"  limits: operations {1e3 * floors[0]:.2f} ms, dense tables {1e3 * floors[1]:.2f} ms")
     return rows
 
 
 def plot(data):
     """How many times as fast as the best of theirs each of ours is, by setting; the limit as a line."""
     import drawing
-    settings = list(dict.fromkeys(data["setting"]))
-    figure, axis = drawing.plt.subplots(figsize=(8, 0.35 * len(settings) + 1))
-    for y, setting in enumerate(settings):
-        mine = data["setting"] == setting
+    figure, axis = drawing.plt.subplots(figsize=(13, 9))
+    labels = []
+    for setting in dict.fromkeys(data["setting"]):
+        mine, y = data["setting"] == setting, len(labels)
         median = dict(zip(data["name"][mine], np.median(data["seconds"][mine], axis=1)))
         theirs = [seconds for name, seconds in median.items() if name.split()[0] in ("PyTorch", "JAX")]
         if theirs:
-            for name, colour in ((OURS, drawing.BLUE), ("ours float32", drawing.ORANGE)):
+            labels.append(in_words(*setting.split()))
+            for name, marker, colour in ((OURS, "o", drawing.BLUE), ("ours float32", "s", drawing.ORANGE)):
                 if name in median:
-                    axis.plot(min(theirs) / median[name], y, "o", color=colour, label=None if y else name)
-            axis.plot(min(theirs) / data["limit"][mine][0], y, "|", color=drawing.BLACK, markersize=14,
+                    axis.plot(min(theirs) / median[name], y, marker, color=colour, markersize=9,
+                              label=None if y else name)
+            axis.plot(min(theirs) / data["limit"][mine][0], y, "|", color=drawing.BLACK, markersize=18,
                       label=None if y else "limit of the operations")
     axis.set(xscale="log", xlabel="times as fast as the best of PyTorch and JAX (float32)")
-    axis.set_yticks(range(len(settings)), settings)
+    axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
     figure.legend(loc="outside lower center", ncol=3)
     return figure
 
 
+def in_words(kind, size, *more):
+    """A setting as the figure has it."""
+    if kind == "recall":
+        return f"recall, {R * 2 ** int(size)} facts"
+    return f"d = {size}, T = {more[0]}, {more[1]} positions" + ", random tokens" * (more[2] == "random")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="few settings, two turns; saves nothing")
-    quick, before = parser.parse_args().quick, used()
+    parser.add_argument("--plot", action="store_true", help="draw again from the saved numbers")
+    args = parser.parse_args()
+    if args.plot:
+        import drawing
+        return save(drawing.read(drawing.FIGURES / "bench.npz"))
+    quick, before = args.quick, used()
     time.sleep(1)
     load, start = foreign(before), used()
     machine = (f"{platform.processor() or platform.machine()}, {CORES} cores, Python "
@@ -319,9 +334,15 @@ def main():
                     foreign=np.array(load), quotable=np.array(quotable))
         drawing.replace(drawing.FIGURES / "bench.npz", lambda path: np.savez_compressed(path, **data))
         if quotable:
-            figure = plot(data)
-            drawing.replace(drawing.FIGURES / "bench.png",
-                            lambda path: figure.savefig(path, metadata={"Software": None}))
+            save(data)
+
+
+def save(data):
+    """Draw figures/bench.png."""
+    import drawing
+    figure = plot(data)
+    drawing.replace(drawing.FIGURES / "bench.png",
+                    lambda path: figure.savefig(path, metadata={"Software": None}))
 
 
 if __name__ == "__main__":
