@@ -11,7 +11,7 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from refimpl import induction, recall, sgd
 
 FILMS = drawing.FIGURES / "films"
-PROMPT = "the moth hid; then t"
+PROMPT = "moth, month, mat"
 STEPS, EVERY = 100, 4
 N, R, PAIRS, LAM, LR = 64, 8, 3, 10.0, 0.02
 
@@ -81,7 +81,7 @@ def recall_film():
     bars = axis.bar(names, observed[0], color=colours)
     crosses, = axis.plot(names, flow[0], "_", color=drawing.BLACK, markersize=36, label="gradient flow (R5)")
     axis.set(ylim=(0, 0.55), ylabel="attention")
-    axis.tick_params(labelsize=16)
+    axis.set_axisbelow(True)
     axis.legend(fontsize=13, loc="upper right")
 
     def draw(i):
