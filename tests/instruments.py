@@ -20,15 +20,17 @@ from refimpl import gradcheck, induction, recall, sgd
 from refimpl.claims import verdict
 from refimpl.induction import ledger, memory as induction_memory, nopos, probes, task as induction_task
 from refimpl.recall import batched, implicit, memory as recall_memory, task as recall_task
+from refimpl.vectors import files
 from tests.claims import test_audit, test_claim, test_verdict
-from tests import test_gradcheck, test_laws, test_sgd
+from tests import test_gradcheck, test_laws, test_sgd, test_vectors_compare, test_vectors_files
 from tests.induction import (
     test_loops, test_memory as induction_memories, test_nopos, test_probes, test_task as induction_tests)
 from tests.recall import (
     test_batched, test_implicit, test_memory as recall_memories, test_task as recall_tests)
 
 # Packages have functions of these names.
-claim, audit = (importlib.import_module(f"refimpl.claims.{name}") for name in ("claim", "audit"))
+claim, audit, compare = (importlib.import_module(f"refimpl.{name}")
+                         for name in ("claims.claim", "claims.audit", "vectors.compare"))
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None     # where folders come and go quickly
 CPU_SECONDS = 1         # for an endless loop
 
@@ -247,10 +249,23 @@ AUDIT = [each(getattr(test_audit, f"test_{name}")) for name in (
     "full_multiplies_the_instances_of_claims_without_a_limit", "trends_are_not_shrunk_with_full",
     "only_what_was_drawn_is_shrunk", "progress_counts_instances_and_controls",
     "an_executor_gets_few_instances_one_by_one_and_many_in_chunks")]
+COMPARE = [each(test) for name, test in vars(test_vectors_compare).items() if name.startswith("test_")]
+FILES = [within(getattr(test_vectors_files, f"test_{name}")) for name in (
+    "write_without_cases_writes_those_of_the_project", "manifests_are_refused_by_what_is_wrong_with_them",
+    "a_manifest_may_ask_for_eight_times_the_bytes_of_the_archive",
+    "an_array_of_more_than_64_times_the_bytes_is_not_read", "a_model_chooses_its_cases",
+    "arrays_of_both_versions_of_their_format_are_read",
+    "sets_are_exchanged_in_one_step_where_the_system_can",
+    "sets_are_exchanged_by_two_renames_where_the_system_cannot",
+    "an_old_set_that_a_killed_write_had_moved_away_is_put_back", "what_a_killed_write_had_left_is_removed",
+    "write_leaves_folders_alone_in_which_there_is_anything_else",
+    "write_counts_what_it_writes_and_what_is_read_is_what_was_drawn")]
 
 IMAGE = "the image with the other sign is as orthonormal, and everything asks Phi for it"
 ZERO = "0 over the entries of WV is zero too"
 RESHAPE = "reshape reads every negative size as the one that is left"
+FINITE = (("wrong = ~np.isfinite(b + 0.0): ", "b"),
+          ("whole = {k: theirs[k] for k in found if np.isfinite(theirs[k] + 0.0).all()}: ", "theirs[k]"))
 UNIFORM = ('pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and '
            'outputs == "uniform" else \\: ')
 INSTRUMENTS = {
@@ -292,6 +307,14 @@ INSTRUMENTS = {
     audit: (AUDIT, {
         ("shrink", "while instance != before and budget > 0:: budget > 0: comparison swapped"):
         "without budget one more round evaluates nothing"}),
+    compare: (COMPARE, {
+        **{("explain", line + change): "what is finite stays so, and what is not" for line, b in FINITE
+           for change in (f"{b} + 0.0: operator swapped", f"{b} + 0.0: right side dropped", "0.0: one more")},
+        ("gap", "apart = np.abs(theirs + 0.0 - ours): theirs + 0.0: operator swapped"):
+        "less zero is the same number"}),
+    files: (FILES, {
+        ("clean", """for work in filter(is_work, folder.glob(WORK + "*")):: WORK + '*': left side dropped"""):
+        "is_work asks for the beginning of the name itself"}),
     probes: (PROBES, {}),
     batched: (BATCHED, {
         ("loss_and_grads", "loss = ops.cross_entropy_forward(trace.logits, targets - slot[0], 0, k).mean(): "
