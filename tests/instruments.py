@@ -254,6 +254,7 @@ FILES = [within(getattr(test_vectors_files, f"test_{name}")) for name in (
     "write_without_cases_writes_those_of_the_project", "manifests_are_refused_by_what_is_wrong_with_them",
     "a_manifest_may_ask_for_eight_times_the_bytes_of_the_archive",
     "an_array_of_more_than_64_times_the_bytes_is_not_read", "a_model_chooses_its_cases",
+    "names_that_are_unknown_or_there_twice_are_problems", "where_no_names_are_expected_all_are_read",
     "arrays_of_both_versions_of_their_format_are_read",
     "sets_are_exchanged_in_one_step_where_the_system_can",
     "sets_are_exchanged_by_two_renames_where_the_system_cannot",

@@ -205,6 +205,7 @@ def test_the_conclusion_counts_the_names_that_most_failures_share():
     assert conclusion([failed((name,)) for name in "aaaabbbcc"]) == (
         "0 of 9 cases passed; 4 of 9 failures look like: a; 3 of 9 failures look like: b; "
         "2 of 9 failures look like: c")
+    assert "like: d" not in conclusion([failed((name,)) for name in "aaaabbbccd"])
 
 
 def test_the_conclusion_says_how_many_were_left_out():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from refimpl import vectors
-from refimpl.vectors import cases
+from refimpl.vectors import cases, files
 
 INDUCTION, RECALL = "induction/small", "recall/small"
 
@@ -303,6 +303,22 @@ def test_arrays_of_both_versions_of_their_format_are_read(tmp_path, header):
     loss = vectors.load(lay(tmp_path / "other"), "recall", "small").arrays["loss"]
     report = answer(tmp_path, header, loss=loss)
     assert report.passed and report.checked == 1
+
+
+def test_names_that_are_unknown_or_there_twice_are_problems(tmp_path):
+    folders = pair(tmp_path)
+    with zipfile.ZipFile(folders[1] / "v1" / RECALL / "arrays.npz", "a") as archive:
+        archive.writestr("grad.x.npy", b"")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("loss.npy", b"")
+    report, = vectors.check_folder(*folders, only=RECALL)
+    assert report.problems == ["grad.x: no such array", "loss: there twice"] and not report.departing
+
+
+def test_where_no_names_are_expected_all_are_read(tmp_path):
+    np.savez(tmp_path / "any.npz", x=np.arange(9), loss=np.zeros((99, 999)))
+    arrays, problems = files.read_arrays(tmp_path / "any.npz")
+    assert {name: a.shape for name, a in arrays.items()} == {"x": (9,), "loss": (99, 999)} and not problems
 
 
 @pytest.mark.parametrize("more", [0, 1])
