@@ -4,9 +4,15 @@ A mutant is caught if one of them fails. They are deterministic and take millise
 each module, the mutants that compute the same: (function, the line: the code: the change) -> why.
 """
 
+import importlib
 import inspect
+import os
+import shutil
 import signal
+import tempfile
 import types
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -14,13 +20,18 @@ from refimpl import gradcheck, induction, recall, sgd
 from refimpl.claims import verdict
 from refimpl.induction import ledger, memory as induction_memory, nopos, probes, task as induction_task
 from refimpl.recall import batched, implicit, memory as recall_memory, task as recall_task
-from tests.claims import test_audit, test_verdict
-from tests import test_gradcheck, test_laws, test_sgd
+from refimpl.vectors import files
+from tests.claims import test_audit, test_claim, test_verdict
+from tests import test_gradcheck, test_laws, test_sgd, test_vectors_compare, test_vectors_files
 from tests.induction import (
     test_loops, test_memory as induction_memories, test_nopos, test_probes, test_task as induction_tests)
 from tests.recall import (
     test_batched, test_implicit, test_memory as recall_memories, test_task as recall_tests)
 
+# Packages have functions of these names.
+claim, audit, compare = (importlib.import_module(f"refimpl.{name}")
+                         for name in ("claims.claim", "claims.audit", "vectors.compare"))
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None     # where folders come and go quickly
 CPU_SECONDS = 1         # for an endless loop
 
 
@@ -63,6 +74,21 @@ def each(test, *arguments):
         for case in cases:
             made = [value() if callable(value) else value for value in arguments]
             test(**case, **dict(zip(free, made, strict=True)))
+    killer.__name__ = test.__name__
+    return killer
+
+
+def within(test):
+    """A killer that gives a test a folder of its own, outside of which no mutant can remove a folder."""
+    rmtree = shutil.rmtree
+
+    def killer():
+        with tempfile.TemporaryDirectory(dir=MEMORY) as place:
+            def guarded(path, *args, **kwargs):
+                assert Path(path).resolve().is_relative_to(Path(place).resolve()), path
+                rmtree(path, *args, **kwargs)
+            with patch.object(shutil, "rmtree", guarded), patch.object(tempfile, "tempdir", place):
+                each(test, lambda: Path(tempfile.mkdtemp()))()
     killer.__name__ = test.__name__
     return killer
 
@@ -203,9 +229,44 @@ VERDICT += [*(each(test_verdict.test_a_limit_accepts_what_it_says, *example)
               for example in ((1.0, 2.5, 0.5), (-3.0, -2.75, 2.0))),
             each(test_verdict.test_the_verdict_is_that_of_the_definition, 0.0, 0.0, 0.0),
             each(test_audit.test_true_claim_passes)]
+CLAIM = [*(each(getattr(test_claim, f"test_{name}")) for name in (
+             "instances_start_with_both_ends", "tolerance_and_derivation_are_those_given_or_the_usual",
+             "misfits_are_what_is_missing_and_what_is_out_of_range", "what_is_drawn_lies_in_its_space",
+             "a_range_may_be_one_value_and_strings_may_be_one", "bad_declarations_are_refused",
+             "a_rotation_is_orthogonal_and_drawn_by_the_seed", "integers_and_strings_are_drawn_alike",
+             "a_quarter_of_all_values_are_ends_and_the_rest_uniform", "seeds_are_drawn_below_two_to_the_31")),
+         *(within(getattr(test_claim, f"test_{name}")) for name in (
+             "claims_are_found_where_they_are_from", "claims_are_found_where_no_file_was_loaded_before")),
+         each(test_audit.test_arguments_that_mean_nothing_are_refused)]
+AUDIT = [each(getattr(test_audit, f"test_{name}")) for name in (
+    "true_claim_passes", "false_claim_fails_with_its_smallest_instance",
+    "shrinking_tries_what_is_simpler_than_the_value", "shrinking_halves_and_ends",
+    "one_instance_and_one_control_are_enough", "controls_that_do_not_fail_finitely_fail_the_claim",
+    "results_that_are_no_numbers_fail_the_claim_and_are_null_in_json",
+    "results_without_instances_do_not_pass_and_times_are_rounded",
+    "an_inequality_reports_its_smallest_margin_and_where", "a_limit_reports_what_no_instance_rejects",
+    "a_given_instance_in_which_nothing_can_break_has_no_control",
+    "full_multiplies_the_instances_of_claims_without_a_limit", "trends_are_not_shrunk_with_full",
+    "only_what_was_drawn_is_shrunk", "progress_counts_instances_and_controls",
+    "an_executor_gets_few_instances_one_by_one_and_many_in_chunks")]
+COMPARE = [each(test) for name, test in vars(test_vectors_compare).items() if name.startswith("test_")]
+FILES = [within(getattr(test_vectors_files, f"test_{name}")) for name in (
+    "write_without_cases_writes_those_of_the_project", "manifests_are_refused_by_what_is_wrong_with_them",
+    "a_manifest_may_ask_for_eight_times_the_bytes_of_the_archive",
+    "an_array_of_more_than_64_times_the_bytes_is_not_read", "a_model_chooses_its_cases",
+    "names_that_are_unknown_or_there_twice_are_problems", "where_no_names_are_expected_all_are_read",
+    "arrays_of_both_versions_of_their_format_are_read",
+    "sets_are_exchanged_in_one_step_where_the_system_can",
+    "sets_are_exchanged_by_two_renames_where_the_system_cannot",
+    "an_old_set_that_a_killed_write_had_moved_away_is_put_back", "what_a_killed_write_had_left_is_removed",
+    "write_leaves_folders_alone_in_which_there_is_anything_else",
+    "write_counts_what_it_writes_and_what_is_read_is_what_was_drawn")]
+
 IMAGE = "the image with the other sign is as orthonormal, and everything asks Phi for it"
 ZERO = "0 over the entries of WV is zero too"
 RESHAPE = "reshape reads every negative size as the one that is left"
+FINITE = (("wrong = ~np.isfinite(b + 0.0): ", "b"),
+          ("whole = {k: theirs[k] for k in found if np.isfinite(theirs[k] + 0.0).all()}: ", "theirs[k]"))
 UNIFORM = ('pi_o = np.full((V, V), 1 / V) if isinstance(outputs, str) and '
            'outputs == "uniform" else \\: ')
 INSTRUMENTS = {
@@ -241,6 +302,20 @@ INSTRUMENTS = {
          "operator swapped"): IMAGE,
         ("frame_of", "return Params(E.copy(), U.copy(), Phi1, Phi2, WV, *(0 * WV for _ in range(5))): "
          "0 * WV: operator swapped"): ZERO}),
+    claim: (CLAIM, {
+        ("is_in", "type(value) is type(values[0]) and values[0] <= value <= values[1]): 0: one more"):
+        "both ends of a range are of one type"}),
+    audit: (AUDIT, {
+        ("shrink", "while instance != before and budget > 0:: budget > 0: comparison swapped"):
+        "without budget one more round evaluates nothing"}),
+    compare: (COMPARE, {
+        **{("explain", line + change): "what is finite stays so, and what is not" for line, b in FINITE
+           for change in (f"{b} + 0.0: operator swapped", f"{b} + 0.0: right side dropped", "0.0: one more")},
+        ("gap", "apart = np.abs(theirs + 0.0 - ours): theirs + 0.0: operator swapped"):
+        "less zero is the same number"}),
+    files: (FILES, {
+        ("clean", """for work in filter(is_work, folder.glob(WORK + "*")):: WORK + '*': left side dropped"""):
+        "is_work asks for the beginning of the name itself"}),
     probes: (PROBES, {}),
     batched: (BATCHED, {
         ("loss_and_grads", "loss = ops.cross_entropy_forward(trace.logits, targets - slot[0], 0, k).mean(): "

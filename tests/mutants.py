@@ -89,9 +89,8 @@ def mutants(source, wanted, refusals=(), every=1):
             function = home.body[index]
             home.body[index] = mutator.visit(copy.deepcopy(function))
             if mutator.found is not None and number % every == 0:
-                module = ast.fix_missing_locations(copy.deepcopy(tree))
                 namespace = {"__name__": "mutant"}
-                exec(compile(module, "mutant", "exec"), namespace)
+                exec(compile(ast.fix_missing_locations(tree), "mutant", "exec"), namespace)
                 line, change = mutator.found
                 yield name, f"{source.splitlines()[line - 1].strip()}: {change}", namespace
             home.body[index] = function

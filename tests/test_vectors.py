@@ -13,6 +13,7 @@ from refimpl import vectors
 from refimpl.vectors import cases, files, mistakes
 from refimpl.vectors.compare import compare_arrays
 from refimpl.__main__ import main
+from tests.test_vectors_files import sign
 
 STORED = Path(__file__).parent / "vectors"
 FLAGS = {"T = 1", "V = 2", "first token", "repeated tokens", "tied logits", "large logits", "relative",
@@ -36,14 +37,6 @@ def copy(tmp_path):
         shutil.copy(STORED / "v1" / name / "arrays.npz", tmp_path / "theirs" / "v1" / name)
     sign(tmp_path / "V")
     return tmp_path / "V", tmp_path / "theirs"
-
-
-def sign(folder):
-    """Write SHA256SUMS anew: what was changed before is taken for intended."""
-    paths = sorted(path for path in (folder / "v1").glob("*/*/*"))
-    lines = [f"{files.digest(path.read_bytes())}  {path.relative_to(folder / 'v1').as_posix()}\n"
-             for path in paths]
-    (folder / "v1" / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
 def said(ours, theirs, precision="float64"):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -35,18 +35,32 @@ def test_shrinking_halves_and_ends():
     seen: list = []
     bound = 1000
 
-    def check(case, n):
+    def check(case, n, kind):
         seen.append(n)
         return n, n + (n > bound)
-    big = wrong(check)._replace(space={"n": (0, 2 ** 20)})
-    assert claims.shrink(big, {"n": 2 ** 20, "seed": 5}, TEXT) == {"n": 1001, "seed": 0} and len(seen) < 120
+    big = wrong(check)._replace(space={"n": (0, 2 ** 20), "kind": ("a", "b")})
+    largest = {"n": 2 ** 20, "kind": "b", "seed": 5}
+    assert claims.shrink(big, largest, TEXT) == {"n": 1001, "kind": "a", "seed": 0} and len(seen) < 120
     seen.clear()
     bound = 600000
-    assert bound < claims.shrink(big, {"n": 2 ** 20, "seed": 5}, TEXT)["n"] < 2 ** 20
-    assert 290 < len(seen) <= 301
+    assert bound < claims.shrink(big, largest, TEXT)["n"] < 2 ** 20 and len(seen) == 300
     seen.clear()
     x = wrong(lambda case, x: (seen.append(x), (1.0, 1.0 + (x > 3)))[1])._replace(space={"x": (0.0, 1e6)})
     assert 3 < claims.shrink(x, {"x": 987654.3, "seed": 0}, TEXT)["x"] <= 3.1 and len(seen) < 120
+
+
+@pytest.mark.parametrize("values, value, simpler", [
+    ((3, 50), 22, [3, 12, 21]), ((3, 50), 3, []), ((1.0, 9.0), 7.33, [1.0, 4.165, 7.0, 6.33, 7.2]),
+    ((1.0, 9.0), 1.0, []), (("a", "b", "c"), "c", ["a", "b"])])
+def test_shrinking_tries_what_is_simpler_than_the_value(values, value, simpler):
+    """Lower end, middle, one less; of reals the integer below and one decimal less, too."""
+    seen: list = []
+
+    def check(case, n):
+        seen.append(n)
+        return 1, 1 + (n == value)
+    claims.shrink(wrong(check)._replace(space={"n": values}), {"n": value, "seed": 0}, TEXT)
+    assert seen == pytest.approx(simpler) if isinstance(value, float) else seen == simpler
 
 
 def test_one_instance_and_one_control_are_enough():
@@ -83,6 +97,12 @@ def test_results_that_are_no_numbers_fail_the_claim_and_are_null_in_json(returne
     assert result.failure is not None and result.message and result.numbers == 0
     entry = json.loads(json.dumps(result.as_json(), allow_nan=False))
     assert entry["worst"] is None and entry["passed"] is False
+
+
+def test_results_without_instances_do_not_pass_and_times_are_rounded():
+    result = claims.audit(example(), TEXT, cases=2)
+    assert result.passed and not result._replace(instances=0).passed
+    assert result._replace(seconds=1.23456).as_json()["seconds"] == 1.235
 
 
 def test_claim_that_raises_is_reported():
@@ -192,6 +212,15 @@ def test_trends_are_not_shrunk_with_full():
     assert not result.passed and result.failure["n"] == 1 and len(seen) <= 3
 
 
+def test_only_what_was_drawn_is_shrunk():
+    """Claims without a limit with `full`, too, and limits without it."""
+    false = wrong(lambda case, n: (0.0, 1.0 + n), n=(3, 50))
+    assert claims.audit(false, TEXT, instance={"n": 50, "seed": 7}).failure == {"n": 50, "seed": 7}
+    limit = wrong(lambda case, n: (0.0, 1.0 + n, 1.0), kind="limit", n=(3, 50))
+    for wide, full in ((false, False), (false, True), (limit, False)):
+        assert claims.audit(wide, TEXT, cases=1, full=full).failure == {"n": 3, "seed": 0}
+
+
 def test_progress_counts_instances_and_controls():
     seen: list = []
     claims.audit(example(), TEXT, cases=3, progress=lambda *done: seen.append(done))
@@ -221,6 +250,25 @@ def test_any_executor_gives_the_same_result(mine):
             but_seconds(serial))
         many = claims.audit(mine[0], TEXT, cases=1000, executor=threads)
     assert but_seconds([many]) == but_seconds([claims.audit(mine[0], TEXT, cases=1000)])
+
+
+class Inline(Executor):
+    """An executor that runs everything at once."""
+
+    def submit(self, function, /, *args, **kwargs):
+        future: Future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("cases, step", [(3, 1), (600, 2)])
+def test_an_executor_gets_few_instances_one_by_one_and_many_in_chunks(cases, step):
+    seen: list = []
+    claim = wrong(lambda case, n: (n, n + (n == 50) + case.control))
+    result = claims.audit(claim, TEXT, cases, progress=lambda *done: seen.append(done), executor=Inline())
+    total = cases + min(cases, 10)
+    assert seen == [(done, total) for done in range(step, total + 1, step)]
+    assert but_seconds([result]) == but_seconds([claims.audit(claim, TEXT, cases)])
 
 
 def test_a_cluster_gives_the_same_result(mine):

@@ -1,11 +1,14 @@
 """Declarations of claims: what is refused, how instances are drawn, and where claims are found again."""
 
+import copy
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from refimpl import claims
+from refimpl.claims.claim import find
 from tests.claims.examples import MINE, TEXT, example, wrong
 
 
@@ -15,21 +18,37 @@ def test_instances_start_with_both_ends():
     assert [low[name] for name in space] == [2, 0.5, "a"] and [high[name] for name in space] == [9, 1.5, "c"]
 
 
+def shares(values, n=8000):
+    """How often each value comes up: of so many names of a third instance, which all have this range."""
+    space = {f"x{i}": values for i in range(n)}
+    instance = claims.draw(space, np.random.default_rng(1), 2)
+    return {value: count / n for value, count in Counter(instance[name] for name in space).items()}
+
+
 def test_a_quarter_of_all_values_are_ends_and_the_rest_uniform():
-    rng = np.random.default_rng(1)
-    drawn = [claims.draw({"x": (0.0, 1.0)}, rng, i) for i in range(2, 4002)]
-    x = np.array([instance["x"] for instance in drawn])
-    assert abs((x == 0).mean() - 1 / 8) < 0.02 and abs((x == 1).mean() - 1 / 8) < 0.02
-    inner = x[(x > 0) & (x < 1)]
+    x = shares((0.0, 1.0))
+    assert abs(x[0] - 1 / 8) < 0.01 and abs(x[1] - 1 / 8) < 0.01 and abs(x[0] + x[1] - 1 / 4) < 0.014
+    inner = np.array([value for value in x if 0 < value < 1])
     assert abs(inner.mean() - 0.5) < 0.02 and abs(inner.var() - 1 / 12) < 0.005
-    seeds = [instance["seed"] for instance in drawn]
+
+
+@pytest.mark.parametrize("values, drawn", [((5, 7), (5, 6, 7)), (("a", "b", "c"), ("a", "b", "c"))])
+def test_integers_and_strings_are_drawn_alike(values, drawn):
+    """Each of three a quarter of the time, and each of the two ends an eighth more."""
+    found = shares(values)
+    assert sorted(found) == sorted(drawn)
+    assert [found[value] for value in drawn] == pytest.approx([3 / 8, 1 / 4, 3 / 8], abs=0.02)
+
+
+def test_seeds_are_drawn_below_two_to_the_31():
+    rng = np.random.default_rng(1)
+    seeds = [claims.draw({}, rng, i)["seed"] for i in range(4000)]
     assert len(set(seeds)) > 3990 and 2 ** 30 < max(seeds) < 2 ** 31
-    assert claims.draw({"x": (0.0, 1.0)}, np.random.default_rng(0), 2)["x"] not in (0.0, 1.0)
 
 
 def test_a_range_may_be_one_value_and_strings_may_be_one():
     only = example(n=(3, 3))
-    assert claims.draw(only.space, np.random.default_rng(0), 5)["n"] == 3
+    assert shares(only.space["n"], 99) == {3: 1} and shares(("only",), 99) == {"only": 1}
     assert claims.covers({"kind": ("only",)}, {"kind": "only", "seed": 0})
     with pytest.raises(ValueError, match="two ints"):
         example(n=(0, 2 ** 63))
@@ -40,6 +59,29 @@ def test_what_is_drawn_lies_in_its_space():
     drawn = [claims.draw(space, np.random.default_rng(i), i) for i in range(200)]
     assert all(claims.covers(space, instance) for instance in drawn)
     assert {instance["n"] for instance in drawn} == set(range(-3, 10))
+
+
+def test_misfits_are_what_is_missing_and_what_is_out_of_range():
+    space = {"n": (1, 5), "x": (0.5, 2.0), "kind": ("a", "b")}
+    assert claims.misfits(space, {}) == {**space, "seed": claims.SEEDS}
+    assert claims.misfits(space, {"n": 1, "x": 2.0, "kind": "b", "seed": 0}) == {}
+    assert claims.misfits(space, {"n": 6, "x": 2, "kind": "c", "seed": -1}) == {**space, "seed": claims.SEEDS}
+    assert claims.misfits(space, {"n": 5, "x": 0.4, "kind": "a"}) == {"x": (0.5, 2.0), "seed": claims.SEEDS}
+
+
+def test_tolerance_and_derivation_are_those_given_or_the_usual():
+    claim = example()
+    assert claim.tolerance == 1e-12 and claim.derivation is claim.check and claim.exact
+    assert example(tolerance=1e-3).tolerance == 1e-3 and example(tolerance=0).tolerance == 0
+    limit = example(kind="limit", derivation=str)
+    assert limit.tolerance == 1.0 and limit.derivation is str and not limit.exact
+
+
+def test_a_rotation_is_orthogonal_and_drawn_by_the_seed():
+    first, again, other = (claims.Case(np.random.default_rng(seed), False, TEXT).rotation(4)
+                           for seed in (1, 1, 2))
+    assert np.allclose(first @ first.T, np.eye(4), rtol=0, atol=1e-14)
+    assert (first == again).all() and not np.allclose(first, other)
 
 
 INFINITE, NAN = float("inf"), float("nan")
@@ -113,6 +155,25 @@ def test_claims_of_a_file_pickle_by_the_file(tmp_path):
     path.write_text(MINE)
     first, _ = claims.load(path)
     assert pickle.loads(pickle.dumps(first)) is first
+
+
+def test_claims_are_found_where_they_are_from(tmp_path):
+    """A file of one claim, one of two, a module; copy.copy asks for the same as pickle."""
+    for name, content in (("one", MINE.partition('@claim("X2"')[0]), ("two", MINE)):
+        (tmp_path / name).with_suffix(".py").write_text(content)
+        for claim in claims.load(tmp_path / f"{name}.py"):
+            assert copy.copy(claim) is claim
+    for claim in claims.builtin():
+        assert copy.copy(claim) is claim
+
+
+def test_claims_are_found_where_no_file_was_loaded_before(tmp_path):
+    """As in another process."""
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    found = find(str(path), "X2")
+    assert found.id == "X2" and find(str(path), "X2") is found
+    assert find(str(path), "X3") is find("tests.claims.examples", "X1") is find(None, "X1") is None
 
 
 @pytest.mark.parametrize("lost", [example(), wrong(lambda case, n: (n, n))])
