@@ -159,6 +159,7 @@ CALLS = {
     recall.theory.transfer_law: dict(w0=np.arange(5.0), pair=1, times=np.array([1.0, 9.0]), M=2, R=3,
                                      lam=4.0),
     recall.theory.drift_law: dict(n=2, M=6, k=3, N=12, R=3, lam=4.0),
+    recall.theory.recall_floor: dict(N=12, R=3, lam=4.0),
     recall.theory.leading_pair: dict(w=W3),
     recall.theory.leader_bounds: dict(w=W3, i=np.array([0, 1, 0]), R=3, lam=4.0),
     recall.theory.decided_loss: dict(R=3, lam=4.0),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refimpl.vectors import Report, Vector, conclusion, load
-from refimpl.vectors.compare import TOLERANCES, compare_arrays
+from refimpl.vectors.compare import TOLERANCES, compare_arrays, least_digits
 from tests.test_vectors_files import lay
 
 INF, NAN = np.inf, np.nan
@@ -188,9 +188,28 @@ def test_a_report_in_json_says_null_where_a_number_is_not_finite():
     assert found == {
         "name": "m/c", "problems": [], "checked": 15, "missing": (), "departing": ("param.w",), "worst": None,
         "worst_name": "param.w", "error": None, "where": None, "detail": "shape (3,), expected (2,)",
-        "allowed": 1e-14, "diagnosis": GIVEN, "passed": False}
+        "allowed": 1e-14, "diagnosis": GIVEN, "passed": False,
+        "digits": {"array": "trace.scores1", "yours": 16.0}}
     found = compare_arrays(OURS, {}, "float64").as_json()
     assert found["worst"] == found["error"] == 0 and found["worst_name"] is None
+
+
+def test_digits_are_those_of_the_worst_output_and_of_what_the_manifest_names():
+    said = {"reference": {"grad": 14.1, "loss": 15.0}, "float32": {"loss": 6.5}}
+    known = Vector({**OURS.manifest, "digits": said}, ARRAYS)
+    for size, digits in ((1e-9, 6.3), (1.0, 0.0), (NAN, 0.0)):
+        found = compared(ours=known, grad_w=ARRAYS["grad.w"] + [0, size], param_w=[0.5, 9.0]).digits
+        assert found == {"array": "grad.w", "yours": digits, "reference": 14.1}
+    assert compared(ours=known, param_w=[0.5, 9.0]).digits == {"array": "trace.scores1", "yours": 16.0}
+    assert compared(ours=known, loss=1e-9, param_w=[0.5, 9.0]).digits == {
+        "array": "loss", "yours": 7.0, "reference": 15.0, "float32": 6.5}
+    assert compare_arrays(OURS, {"param.w": ARRAYS["param.w"]}, "float64").digits == {}
+
+
+def test_least_digits_are_those_of_the_worst_array_of_each_group_of_outputs():
+    others = {**ARRAYS, "grad.w": ARRAYS["grad.w"] + [0, 2e-9], "grad.zero": np.array([2e-12, 0]),
+              "loss": np.array(1e-8), "param.w": np.zeros(2)}
+    assert least_digits(ARRAYS, others) == {"trace": 16.0, "loss": 6.0, "grad": 6.0, "sgd1": 16.0}
 
 
 # Over all cases

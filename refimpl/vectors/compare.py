@@ -98,9 +98,10 @@ def compare_arrays(ours, theirs, precision, problems=(), memory=None):
         problems.append("nothing but inputs to compare: expected some of " + summary(outputs))
     departing = tuple(name for name in found if found[name][0] > tolerances[group(name)])
     worst = max(found, key=lambda name: found[name][0], default=None)
-    lead = max(found.keys() & set(outputs), key=lambda name: found[name][0], default=None)
+    lead = max((name for name in outputs if name in found), key=lambda name: found[name][0], default=None)
+    known = ours.manifest.get("digits", {}).items()
     digits = {} if lead is None else {"array": lead, "yours": digits_of(found[lead][0]), **{
-        who: least[group(lead)] for who, least in ours.manifest["digits"].items() if group(lead) in least}}
+        who: least[group(lead)] for who, least in known if group(lead) in least}}
     report = Report(ours.name, problems, len(found), tuple(name for name in outputs if name not in theirs),
                     departing, found[worst][0] if worst else 0.0, worst, digits=digits)
     if not departing:
@@ -149,7 +150,7 @@ def gap(ours, theirs, floor):
 
 def digits_of(error):
     """−log10 of an error, from 0 to 16: the log relative error of NIST."""
-    return float(np.round(-np.log10(np.clip(error, 1e-16, 1)), 1)) + 0.0
+    return float(np.round(np.log10(1 / np.clip(error, 1e-16, 1)), 1))
 
 
 def least_digits(arrays, others):
