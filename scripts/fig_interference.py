@@ -31,8 +31,7 @@ def gap(d, seed, strengths):
         params = induction.construct(frame, bigram, [0], *strengths)
         logits = theory.logits(z, log_pi_b, [0], *strengths)
         squares.append(np.mean((induction.forward(params, z).logits - logits)[-1] ** 2))
-        constants.append(theory.gap_constant(log_pi_b, z[-1], *embeddings.uniform_attention(z, V),
-                                             strengths[2]).mean())
+        constants.append(embeddings.limit_of_the_gap(bigram, z, strengths[2]).mean())
     return np.sqrt(np.mean(squares)), np.sqrt(np.mean(constants) / d)
 
 

@@ -216,8 +216,8 @@ EQUIVALENT_FLOW = {
     ("trajectory", TRAJECTORY + "100000000.0: one more"): EXACT,
     ("recall_flow", "G[-1] = 2 * lam * (e @ u): e @ u: factors exchanged"): SYMMETRIC,
     ("recall_flow", "return -alpha * (G - alpha @ G): alpha @ G: factors exchanged"): SYMMETRIC,
-    ("flow", "dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m): 1: one more"):
-    "dw[0:-2:2]: of an odd number of entries the same ones",
+    ("flow", "partner[0:-1:2], partner[1::2] = v, u[:-1]: 1: one more"):
+    "partner[0:-2:2]: of an odd number of entries the same ones",
     ("recall_end_point", "return brentq(end_residual, 0.5, 1.0, (N, R, lam), xtol=4e-16): 1.0: one more"):
     "a wider bracket, the same root",
 }

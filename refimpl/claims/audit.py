@@ -9,7 +9,7 @@ import numpy as np
 
 from refimpl import check
 from refimpl.claims import (
-    associative, convergence, embeddings, finetuning, induction, learning, noise, recall, samples)
+    associative, convergence, embeddings, finetuning, induction, learning, noise, recall)
 from refimpl.claims.claim import SEEDS, Claim, collect, covers, draw
 from refimpl.claims.verdict import breaks, evaluate, fails
 
@@ -160,5 +160,5 @@ def draw_all(space, key, seed, count):
 
 def builtin():
     """The project's own claims, in the order of the theory."""
-    modules = (associative, induction, embeddings, learning, recall, finetuning, samples, convergence, noise)
+    modules = (associative, induction, embeddings, learning, recall, finetuning, convergence, noise)
     return [claim for module in modules for claim in collect(module)]

@@ -17,6 +17,7 @@ from refimpl import check
 from refimpl.gradcheck import complex_step
 from refimpl.terminal import run_file
 
+OURS: dict = dict(source="this project", provenance="derived")
 PROVENANCE = ("paper", "formalised", "derived")
 KINDS = ("exact", "inequality", "limit")
 TOLERANCE = 1e-12

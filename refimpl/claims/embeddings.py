@@ -1,8 +1,7 @@
 """The claims on random embeddings (I6, I12): how far the model is from its closed form, at any width.
 
 The model meets 2V + L embeddings, and what Phi makes of V of them. Its logits depend on their inner products
-alone, so that `narrow` needs 3V + L coordinates at every width d: a model of width 10⁶ costs what one of
-width 40 costs.
+alone, so that `narrow` needs 3V + L coordinates at every width d.
 """
 
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import linregress, t as student
 
-from refimpl.claims.claim import claim
+from refimpl.claims.claim import OURS, claim
 from refimpl.gradcheck import complex_step
 from refimpl.induction import theory
 from refimpl.induction.memory import construct
@@ -62,6 +61,13 @@ def narrow(coordinates, V):
     return Params(E, U, pos, Phi, values.T, *np.zeros((4, m, m), rows.dtype))
 
 
+def draw_logits(case, bigram, z, d, *strengths, length=1.0):
+    """Logits of the model with one draw of embeddings of width d; those of tokens have this length."""
+    V = len(bigram.pi_u)
+    frame = narrow(draw_coordinates(case.rng, V, len(z), d), V)
+    return forward(construct(frame._replace(E=length * frame.E), bigram, [0], *strengths), z).logits
+
+
 def flat_bigram(case, V):
     """No rare pair that rules the gap."""
     return Bigram.from_counts(case.rng.integers(1, 5, (V, V)))
@@ -69,7 +75,6 @@ def flat_bigram(case, V):
 
 WIDTHS = 2.0 ** np.arange(8, 20.1, 1.5)
 DRAWS = 40          # of embeddings and prompt, at each width
-CONFIDENCE = 0.999
 
 
 @claim("I6", "random embeddings: the gap to I3 falls as d^(-1/2)", source="BCBJB23, NLB24",
@@ -78,32 +83,27 @@ CONFIDENCE = 0.999
        control="entries of E with variance 1/256 at every width", V=(4, 12), T=(8, 16), strength=(0.5, 1.0))
 def gap_of_random_embeddings(case, V, T, strength):
     """A line through log rms gap against log d, from 2^8 to 2^20."""
-    bigram, strengths, gaps = flat_bigram(case, V), (strength, strength, 1.0), []
+    bigram, strengths = flat_bigram(case, V), (strength, strength, 1.0)
     prompts = sample(bigram, DRAWS * (10 if case.full else 1), T, case.rng, [0]).tokens[:, :T]
     expected = [theory.logits(z, np.log(bigram.pi_b), [0], *strengths) for z in prompts]
+    squares = []
     for d in WIDTHS:
-        squares = []
-        for z, logits in zip(prompts, expected):
-            frame = narrow(draw_coordinates(case.rng, V, T, d), V)
-            if case.control:
-                frame = frame._replace(E=frame.E * (d / WIDTHS[0]) ** 0.5)
-            params = construct(frame, bigram, [0], *strengths)
-            squares.append(np.mean((forward(params, z).logits - logits) ** 2))
-        gaps.append(np.sqrt(np.mean(squares)))
-    line = linregress(np.log(WIDTHS), np.log(gaps))
-    return (theory.embedding_slope(), line.slope,
-            line.stderr * student.ppf((1 + CONFIDENCE) / 2, len(WIDTHS) - 2))
+        length = (d / WIDTHS[0]) ** (0.5 * case.control)
+        logits = [draw_logits(case, bigram, z, d, *strengths, length=length) for z in prompts]
+        squares.append(np.square(np.subtract(logits, expected)).mean())
+    line = linregress(np.log(WIDTHS), np.log(squares) / 2)
+    return theory.embedding_slope(), line.slope, line.stderr * student.ppf(0.9995, len(WIDTHS) - 2)
 
 
-def uniform_attention(z, V):
-    """c, h and g of `theory.gap_constant` where every position weighs its keys alike."""
-    c = np.cumsum(np.eye(V)[z], axis=0) / np.arange(1, len(z) + 1)[:, None]
-    return c[-1], c[-1], c.mean(axis=0)
+def limit_of_the_gap(bigram, z, bo):
+    """`theory.gap_constant` where every position weighs its keys alike."""
+    c = np.cumsum(np.eye(len(bigram.pi_u))[z], axis=0) / np.arange(1, len(z) + 1)[:, None]
+    return theory.gap_constant(np.log(bigram.pi_b), z[-1], c[-1], c[-1], c.mean(axis=0), bo)
 
 
-@claim("I12", "constant of the gap to I3, attention given", source="this project", provenance="derived",
-       derivation=theory.gap_constant, cases=6, reason="rounding of sums of squared derivatives",
-       control="WV orthogonal, not Gaussian", law=("flat", "random"), V=(2, 3), T=(1, 5), bo=(0.2, 5.0))
+@claim("I12", "constant of the gap to I3, attention given", derivation=theory.gap_constant, cases=6,
+       reason="rounding of sums of squared derivatives", control="WV orthogonal, not Gaussian",
+       law=("flat", "random"), V=(2, 3), T=(1, 5), bo=(0.2, 5.0), **OURS)
 def constant_of_the_gap(case, law, V, T, bo):
     """d · E gap[u]² in the limit: the squared derivatives of the logit by all coordinates, times variances.
 
@@ -119,22 +119,18 @@ def constant_of_the_gap(case, law, V, T, bo):
     slopes = complex_step(logit, frame)
     if case.control:
         variances = variances._replace(values=0 * variances.values)
-    predicted = theory.gap_constant(np.log(bigram.pi_b), z[-1], *uniform_attention(z, V), bo)[u]
-    return predicted, sum((variance * slope ** 2).sum() for variance, slope in zip(variances, slopes))
+    return (limit_of_the_gap(bigram, z, bo)[u],
+            sum((variance * slope ** 2).sum() for variance, slope in zip(variances, slopes)))
 
 
-@claim("I12b", "d times the mean square gap tends to that constant", source="this project",
-       provenance="derived", derivation=theory.gap_constant, kind="limit", cases=2,
-       reason="five standard errors of a mean: one in two million", control="embeddings of half the width",
-       V=(2, 6), T=(3, 8), bo=(0.5, 5.0))
+@claim("I12b", "d times the mean square gap tends to that constant", derivation=theory.gap_constant,
+       kind="limit", cases=2, reason="five standard errors of a mean: one in two million",
+       control="embeddings of half the width", V=(2, 6), T=(3, 8), bo=(0.5, 5.0), **OURS)
 def samples_reach_the_constant(case, V, T, bo):
     """Σ_u d · gap[u]² over its limit, at d = 2^20."""
     bigram, z, d = flat_bigram(case, V), case.rng.integers(0, V, T), 2 ** 20
-    ratios = []
-    for _ in range(4000 if case.full else 300):
-        coordinates = draw_coordinates(case.rng, V, T, d // 2 if case.control else d)
-        params = construct(narrow(coordinates, V), bigram, [0], 0, 0, bo)
-        gap = forward(params, z).logits[-1] - theory.logits(z, np.log(bigram.pi_b), [0], 0, 0, bo)[-1]
-        ratios.append(d * (gap ** 2).sum())
-    expected = theory.gap_constant(np.log(bigram.pi_b), z[-1], *uniform_attention(z, V), bo).sum()
-    return 1.0, np.mean(ratios) / expected, 5 * np.std(ratios) / len(ratios) ** 0.5 / expected
+    logits = [draw_logits(case, bigram, z, d // (1 + case.control), 0, 0, bo)[-1]
+              for _ in range(4000 if case.full else 300)]
+    gaps = logits - theory.logits(z, np.log(bigram.pi_b), [0], 0, 0, bo)[-1]
+    ratios = d * (gaps ** 2).sum(axis=1) / limit_of_the_gap(bigram, z, bo).sum()
+    return 1.0, ratios.mean(), 5 * ratios.std() / len(ratios) ** 0.5

@@ -16,9 +16,11 @@ from typing import Callable
 import numpy as np
 
 from refimpl import associative, induction, recall
-from refimpl.claims.learning import sequence_distribution
+from refimpl.claims.associative import cubature
+from refimpl.claims.learning import in_memories, sequence_distribution
+from refimpl.claims.recall import in_all_relations, some
 from refimpl.induction.theory.dynamics import first_gradient, pair_moments
-from refimpl.recall.task import Facts, Prompts, collide
+from refimpl.recall.task import Facts, collide
 from refimpl.recall.theory import gradient_support
 from refimpl.recall.theory.logits import answer_classes, infer_logits, infer_margin, recall_logits
 
@@ -42,26 +44,20 @@ def find(id, small=False, control=False):
     return count, None
 
 
-def run(small=False):
-    """Yield id, range, count, seconds and counterexample, which may be that the control has none."""
+def enumerate_all(print=print, small=False):
+    """Print a line for each enumeration; 0 if none has a counterexample, and each control has one, else 1."""
+    held, instances, start = 0, 0, time.perf_counter()
     for id, (words, broken, _) in ALL.items():
-        start = time.perf_counter()
+        before = time.perf_counter()
         count, wrong = find(id, small)
         if wrong is None and find(id, small=True, control=True)[1] is None:
             wrong = f"the control has none: {broken}"
-        yield id, words, count, time.perf_counter() - start, wrong
-
-
-def enumerate_all(print=print):
-    """Print a line for each enumeration; 0 if none has a counterexample, else 1."""
-    found = []
-    for id, words, count, seconds, wrong in run():
-        print(f"{id:4} {words:98} {count:8,} {seconds:5.1f} s")
+        print(f"{id:4} {words:98} {count:8,} {time.perf_counter() - before:5.1f} s")
         if wrong is not None:
             print(f"     counterexample: {wrong}")
-        found.append((wrong is None, count, seconds))
-    held, counts, times = map(sum, zip(*found))
-    print(f"{held} of {len(ALL)} claims hold in all of {counts:,} instances, {times:.0f} s")
+        held, instances = held + (wrong is None), instances + count
+    print(f"{held} of {len(ALL)} claims hold in all of {instances:,} instances, "
+          f"{time.perf_counter() - start:.0f} s")
     return int(held < len(ALL))
 
 
@@ -72,22 +68,18 @@ def fractions(values, largest):
 
 # Associative memory. The nodes 0, ±1, ±2 integrate degree 5 against N(0, 1), ±1 degree 3, both exactly.
 
-FIVE, TWO = ((0, 6), (1, 2), (-1, 2), (2, 1), (-2, 1)), ((1, 6), (-1, 6))       # node, weight in twelfths
+FIVE = np.array([[0.0, 1, -1, 2, -2], [6, 2, 2, 1, 1]])     # nodes, weights in twelfths
+TWO = np.array([[1.0, -1], [6, 6]])
 
 
 def moments(k, small, control):
     """Mean and variance of s_0k by cubature; nodes are √d times the entries: d² s_0k is an integer."""
     for N, d in product(range(1 + k, 5), range(1, 3 if small else 4)):
         if N * d <= 4:
-            # s_0k² is of degree 4 in u_0 and in v_k, of degree 2 in the other vectors.
-            rules = [FIVE if i == special else TWO
-                     for special in ((0,) if control else (0, k)) for i in range(N) for _ in range(d)]
-            nodes, weights = np.moveaxis(np.array(list(product(*rules)), float), 2, 0)
-            pairs = nodes.reshape(len(nodes), -1, N, d)
-            u, v = pairs[:, 0], pairs[:, -1]
+            u, v, weights = cubature(N, d, k, control, FIVE, TWO)
             scores = associative.read(associative.write(u, v), u, v)[:, 0, k]
-            mean, square = (Fraction(int(weights.prod(axis=1) @ scores ** power),
-                                     12 ** len(rules) * d ** (2 * power)) for power in (1, 2))
+            mean, square = (Fraction(int(weights @ scores ** power), int(weights.sum()) * d ** (2 * power))
+                            for power in (1, 2))
             law = associative.moments(N, d)         # multiples of 1/d²
             yield (f"N = {N}, d = {d}", 1, fractions(law[2:] if k else law[:2], d * d),
                    [mean, square - mean ** 2])
@@ -141,19 +133,17 @@ def gradient_moments(small, control):
     """Backpropagated gradients of all sequences. A chain in quarters weights each with n/4^(T+1)."""
     for V, T in product((2, 3), range(1, 4 if small else 6)):
         frame, last = induction.orthonormal_frame(V, T, np.random.default_rng(0)), np.arange(T)[None] == T - 1
-        E, images, values = frame.E, frame.E @ frame.Phi.T, frame.E @ frame.WV.T
         unit = V * T * math.lcm(*range(1, T + 1))           # a gradient times this is an integer
         quarters = [np.roll([1, 3] if V == 2 else [1, 1, 2], i) / 4 for i in range(V)]
         for q, shift in product(range(V), repeat=2):
             law = (quarters[0], np.roll(quarters, shift, axis=0), quarters[1], q, T)
             sequences, probabilities = sequence_distribution(*law, redrawn=control)
-            down = [induction.loss_and_grads(frame, z[None], last)[1] for z in sequences]
-            tables = np.array([[-frame.U @ g.WO @ values.T, -frame.U @ g.WO @ frame.WV @ images.T,
-                                -frame.U @ g.WF @ E.T, -frame.U @ g.WF @ images.T] for g in down])
+            tables = np.array([in_memories(frame, induction.loss_and_grads(frame, z[None], last)[1])
+                               for z in sequences])
             predicted = np.array(first_gradient(pair_moments(*law)))
             yield (f"V = {V}, T = {T}, q = {q}, law {shift}", len(sequences),
                    *(fractions(unit * each, 4 ** (T + 1))
-                     for each in (predicted, np.tensordot(probabilities, tables, 1))))
+                     for each in (predicted, -np.tensordot(probabilities, tables, 1))))
 
 
 # Recall. The memory is that of `construct` with lam = 1, which only multiplies the logits.
@@ -176,11 +166,9 @@ def broken(N, R):
     return Facts(np.arange(N), np.array([0, *range(N - 1)]), np.arange(R), is_latin=False)
 
 
-def prompts_of(facts, n):
-    """Prompts: all subjects in every order, with every relation."""
-    subjects = np.repeat(list(permutations(range(facts.N), n + 1)), facts.R, axis=0)
-    relation = np.tile(np.arange(facts.R), len(subjects) // facts.R)
-    return Prompts(facts.N, facts.R, subjects, relation, facts.answer(subjects, relation[:, None]))
+def all_prompts(facts, n):
+    """All subjects in every order, with every relation."""
+    return in_all_relations(facts, np.array(list(permutations(range(facts.N), n + 1))))
 
 
 @cache
@@ -224,7 +212,7 @@ def logits(step, small, control):
     for N in range(2, 4 if small else 6):
         for R, n in product(range(1, min(N, 3) + 1), range(1, min(N, 3))):
             for facts in [broken(N, R)] if control else tables(N, R, N < 5):
-                prompts = prompts_of(facts, n)
+                prompts = all_prompts(facts, n)
                 known = (facts.relation(prompts.subjects[:, :, None], prompts.answers[:, None, :-1])
                          if step == "infer" else facts.answer(prompts.subjects[:, :, None], np.arange(R)))
                 predicted = [formula(step, n, N, R, tuple(each.ravel()), r)
@@ -248,10 +236,10 @@ def classes(small, control):
             margin = [infer_margin(a[0::2], a[1::2], R, 1)[0] for a in points(2 * n + 1)]
             expected = [*expected.pop(n), *chain(*sorted(expected)), *margin * (R - 1)]
             for facts in tables(N, R, N < 5):
-                prompts = prompts_of(facts, n)
+                prompts = all_prompts(facts, n)
                 keep = collide(facts, prompts.subjects) == control
                 if keep.any():
-                    prompts = prompts._make([N, R, *(array[keep] for array in prompts[2:])])
+                    prompts = some(prompts, keep)
                     right, votes = forms(facts, n, prompts.infer)[1:]
                     answer, rows = forms(facts, n, prompts.recall)[1:]
                     rows -= points(2 * n + 2)[:, -1:] ** 2          # alpha_r², which all answers have
@@ -268,7 +256,7 @@ def support(small, control):
     """Outside, every product has a factor that is 0; inside, the weights have no structure that cancels."""
     for N, R, n in ((2, 1, 1), (2, 2, 1), (3, 2, 1), (3, 2, 2))[:2 if small else 4]:
         for facts in tables(N, R, True):
-            rng, prompts = np.random.default_rng(0), prompts_of(facts, n)
+            rng, prompts = np.random.default_rng(0), all_prompts(facts, n)
             built = recall.construct(facts, n, 1.0)
             params = recall.Params(*(rng.normal(size=w.shape) for w in built))
             params = params if control else params._replace(E=built.E, P=built.P)

@@ -5,15 +5,19 @@ from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
 from refimpl import sgd
-from refimpl.claims.claim import claim
+from refimpl.claims.claim import OURS, claim
 from refimpl.claims.recall import (
-    COLLIDING, NOT_LATIN, OURS, SPREAD, TABLES, attend, draw_disjoint, draw_facts, show)
+    COLLIDING, NOT_LATIN, SPREAD, TABLES, attend, draw_disjoint, draw_facts, prompts_of, show, some)
 from refimpl.recall import theory
 from refimpl.recall.memory import construct
-from refimpl.recall.model import (
-    forward, loss, loss_and_grads, position_logits, with_position_logits)
-from refimpl.recall.task import Facts, Prompts, sample
+from refimpl.recall.model import forward, loss, loss_and_grads, position_logits, with_position_logits
+from refimpl.recall.task import Facts, sample
 from refimpl.recall.theory.dynamics import end_residual
+
+
+def flow(w, facts, lam):
+    """The closed form of dw/dt in the step whose prompts are as long as w."""
+    return theory.flow(w, facts.R, lam) if len(w) % 2 else theory.recall_flow(w, facts.N, facts.R, lam)
 
 
 def rate(params, step):
@@ -21,44 +25,45 @@ def rate(params, step):
     return -position_logits(loss_and_grads(params, *step)[1], step[0].shape[1])
 
 
-SMALL = "rounding, relative to the largest rate, which may be as small as the weights of all but one token"
 FLOWS: dict = dict(table=TABLES, n=(1, 3), R=(2, 5), spare=(0, 8), lam=(0.1, 20.0), **OURS)
+RATES: dict = dict(FLOWS, attention=SPREAD, tolerance=1e-10, reason=(
+    "rounding, relative to the largest rate, which may be as small as the weights of all but one token"))
 
 
 @claim("R5", "gradient flow of the position logits, both steps", derivation=theory.flow,
-       control=COLLIDING, attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
+       control=COLLIDING, **RATES)
 def flow_of_position_logits(case, table, attention, n, R, spare, lam):
     """Minus the model's gradient from any start, and its sum, which is zero."""
     facts, prompts = draw_disjoint(case, table, n, R, spare, COLLIDING)
     memory = construct(facts, n, lam)
     pairs = []
-    for step, law in ((prompts.infer(), lambda w: theory.flow(w, facts.R, lam)),
-                      (prompts.recall(), lambda w: theory.recall_flow(w, facts.N, facts.R, lam))):
+    for step in (prompts.infer(), prompts.recall()):
         params, alpha = attend(case, memory, step[0].shape[1], attention)
-        dw = rate(params, step)
-        pairs.append((np.append(law(np.log(alpha)), 0), np.append(dw, dw.sum())))
+        predicted, dw = flow(np.log(alpha), facts, lam), rate(params, step)
+        pairs.append((np.append(predicted, 0), np.append(dw, dw.sum())))
     return tuple(zip(*pairs))
 
 
-@claim("R6", "the gap within every pair shrinks", derivation=theory.gap_rates, control=NOT_LATIN,
-       attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
-def gap_within_every_pair_shrinks(case, table, attention, n, R, spare, lam):
+def infer_rates(case, control, attention, lam, **drawn):
+    """Any start: u, v, R and lam, as formulas take them, and dw/dt in the model."""
+    facts, prompts = draw_disjoint(case, control=control, **drawn)
+    params, alpha = attend(case, construct(facts, drawn["n"], lam), 2 * drawn["n"] + 1, attention)
+    return (alpha[0::2], alpha[1::2], facts.R, lam), rate(params, prompts.infer())
+
+
+@claim("R6", "the gap within every pair shrinks", derivation=theory.gap_rates, control=NOT_LATIN, **RATES)
+def gap_within_every_pair_shrinks(case, **drawn):
     """Rates of w_{s_i} − w_{a_i} in the model, from any start."""
-    facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
-    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
-    dw = rate(params, prompts.infer())
-    return (theory.gap_rates(alpha[0::2], alpha[1::2], facts.R, lam), dw[0:-1:2] - dw[1::2],
-            np.abs(dw).max())
+    state, dw = infer_rates(case, NOT_LATIN, **drawn)
+    return theory.gap_rates(*state), dw[0:-1:2] - dw[1::2], np.abs(dw).max()
 
 
 @claim("R7", "the query is let go: its logit falls", derivation=theory.query_rate, control=COLLIDING,
-       control_space=dict(n=(2, 3)), attention=SPREAD, tolerance=1e-10, reason=SMALL, **FLOWS)
-def query_is_let_go(case, table, attention, n, R, spare, lam):
+       control_space=dict(n=(2, 3)), **RATES)
+def query_is_let_go(case, **drawn):
     """The rate of the last position's logit in the model, from any start."""
-    facts, prompts = draw_disjoint(case, table, n, R, spare, COLLIDING)
-    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
-    dw = rate(params, prompts.infer())
-    return theory.query_rate(alpha[0::2], alpha[1::2], facts.R, lam), dw[-1], np.abs(dw).max()
+    state, dw = infer_rates(case, COLLIDING, **drawn)
+    return theory.query_rate(*state), dw[-1], np.abs(dw).max()
 
 
 @claim("R8", "growth rates where all pairs are equal", derivation=theory.growth_rates,
@@ -72,9 +77,8 @@ def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query)
     w = np.append(np.zeros(2 * n), 0 if attention == "uniform" else query)
     if case.control:
         w[0] += 0.5
-    h = 1e-3
 
-    def slope(direction):
+    def slope(direction, h=1e-3):
         """Five-point difference quotient of the rate."""
         at = {k: rate(with_position_logits(params, w + k * h * direction), step) for k in (-2, -1, 1, 2)}
         return (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * h)
@@ -85,19 +89,10 @@ def growth_rates_of_equal_pairs(case, table, attention, n, R, spare, lam, query)
     return np.sort(predicted), np.linalg.eigvalsh(np.array([slope(e) for e in np.eye(len(w))]))
 
 
-def loss_at(memory, alpha, step):
-    """Loss of the model at this attention; a weight of 0 is 1e-300."""
-    return loss(with_position_logits(memory, np.log(np.maximum(alpha, 1e-300))), *step)
-
-
 @claim("R9", "end points: one pair at ½ + ½, then the query at x*", derivation=theory.recall_end_point,
        control=NOT_LATIN, reason="rounding, relative to lam, the size of the logits", **FLOWS)
 def end_points(case, table, n, R, spare, lam):
-    """Losses of the model at both end points, and its own x*.
-
-    They are minima: the model's derivative by x has the sign of x − x* on a grid, and every share of the
-    attention, on a grid, that goes to any one token instead costs loss.
-    """
+    """Losses of the model at both end points, and its own x*; what goes to any other token costs loss."""
     facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
     memory, infer, recall = case.number(construct(facts, n, lam)), prompts.infer(), prompts.recall()
 
@@ -126,11 +121,14 @@ def end_points(case, table, n, R, spare, lam):
     attention = np.zeros(2 * n + 1), np.zeros(2 * n + 2)
     attention[0][pair:pair + 2] = 0.5
     attention[1][-2:] = expit(z), expit(-z)
-    observed, costs = [], []
+    observed: list = []
+    costs: list = []
     for alpha, step, end in zip(attention, (infer, recall), ends):
-        observed.append(loss_at(memory, alpha, step))
-        costs += [loss_at(memory, (1 - share) * alpha + share * token, step) > end
+        others = [(1 - share) * alpha + share * token
                   for token in np.eye(len(alpha)) for share in (0.01, 0.1, 0.5)]
+        at_end, *losses = (loss(with_position_logits(memory, np.log(np.maximum(each, 1e-300))), *step)
+                           for each in (alpha, *others))
+        observed, costs = [*observed, at_end], [*costs, *(np.array(losses) > end)]
     grid = np.array([-3, -1, -0.1, 0.1, 1, 3])
     signs = np.sign([slope(np.log(x / (1 - x)) + step) for step in grid])
     return ((ends, x, -np.sign(grid), np.ones(12 * n + 9)),
@@ -172,16 +170,9 @@ def disjoint_prompts(case, R, n, M):
     # Subjects R apart on the cycle have disjoint rows.
     s = np.argsort(facts.sigma)[:R * (n + 1) * (M + 1):R]
     s = case.rng.permutation(s).reshape(M + 1, n + 1)
-    r = np.append(np.arange(M) % k, R - 1)
-    prompts = Prompts(facts.N, R, s, r, facts.answer(s, r[:, None]))
+    prompts = prompts_of(facts, s, np.append(np.arange(M) % k, R - 1))
     show(case, prompts)
     return facts, some(prompts, slice(M)), some(prompts, slice(M, None)), k
-
-
-def some(prompts, chosen):
-    """The chosen ones of the prompts."""
-    return prompts._replace(subjects=prompts.subjects[chosen], relation=prompts.relation[chosen],
-                            answers=prompts.answers[chosen])
 
 
 @claim("R11", "few samples: full attention is position-only, scaled", derivation=theory.score_factors,
@@ -196,16 +187,13 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
         batch[0][1, 1] = batch[0][0, 1]
     T = batch[0].shape[1]
     w0 = case.rng.normal(0, 1, T)
-    params, lr, momentum = with_position_logits(construct(facts, n, lam), w0), 1 / lam, 0.5
-    *_, last = sgd.train(params, [batch] * 5, loss_and_grads, lr, momentum, trained=("WKQ",))
-    w, buffer = w0, np.zeros(T)
+    params = with_position_logits(construct(facts, n, lam), w0)
+    *_, last = sgd.train(params, [batch] * 5, loss_and_grads, 1 / lam, 0.5, trained=("WKQ",))
+    w, velocity = w0, 0.0
     c = theory.score_factors(n, M, None if step == "infer" else k)
     for _ in range(5):
-        at = w0 + c * (w - w0)
-        rate = (theory.flow(at, R, lam) if step == "infer"
-                else theory.recall_flow(at, facts.N, R, lam))
-        buffer = momentum * buffer + rate
-        w = w + lr * buffer
+        velocity = 0.5 * velocity + flow(w0 + c * (w - w0), facts, lam)
+        w = w + velocity / lam
     observed = [forward(last.params, z).scores for z in (*batch[0], other[0])]
     return np.array([w0 + c * (w - w0)] * M + [w]), np.array(observed)
 
@@ -214,10 +202,7 @@ def few_samples_scale_the_scores(case, step, n, R, M, lam):
        derivation=theory.relu_recall_loss, reason="rounding, relative to lam, the size of the logits",
        bias=(0.01, 0.49), **FLOWS)
 def relu_recall(case, table, n, R, spare, lam, bias):
-    """Logits at any attention; losses with all attention on (s_n, r), at x = 1 too, least at the kink.
-
-    The model's derivative by x is < 0 before the kink and > 0 beyond it, on a grid that comes close to it.
-    """
+    """Logits at any attention; losses with all of it on (s_n, r), and their slopes around the kink."""
     facts, prompts = draw_disjoint(case, table, n, R, spare, NOT_LATIN)
     s, r = prompts.subjects[0], prompts.relation[0]
     memory = case.number(construct(facts, n, lam, "relu", bias))
@@ -241,17 +226,6 @@ def relu_recall(case, table, n, R, spare, lam, bias):
             (lam, lam, 0.0))
 
 
-def prompts_without_common_tokens(case, facts, n, count):
-    """Prompts of the last relation, and one of the first on new subjects and answers."""
-    seen = sample(facts, n, count, case.rng)
-    r = np.full(count, facts.R - 1)
-    seen = seen._replace(relation=r, answers=facts.answer(seen.subjects, r[:, None]))
-    s = np.setdiff1d(np.arange(facts.N), seen.subjects)
-    s = s[~np.isin(facts.answer(s, 0), seen.answers)][None, :n + 1]
-    show(case, seen)
-    return seen, Prompts(facts.N, facts.R, s, np.array([0]), facts.answer(s, 0))
-
-
 @claim("R14", "fine-tuning is local: only what occurred moves", derivation=theory.gradient_support, cases=15,
        control="token embeddings Gaussian, not one-hot", step=("infer", "recall"), count=(1, 2),
        **{**FLOWS, "lam": (0.1, 10.0)})
@@ -259,7 +233,12 @@ def fine_tuning_is_local(case, table, step, n, R, spare, count, lam):
     """Where the model's gradient is not zero; and, after training, attention on a prompt of new tokens."""
     facts = draw_facts(case, table, max(R, 5 * (n + 1)) + spare, R)
     n = min(n, facts.N // 5 - 1)        # room for prompts that share no token
-    seen, unseen = prompts_without_common_tokens(case, facts, n, count)
+    # Prompts of the last relation, and one of the first on new subjects and answers.
+    seen = prompts_of(facts, sample(facts, n, count, case.rng).subjects, np.full(count, facts.R - 1))
+    show(case, seen)
+    s = np.setdiff1d(np.arange(facts.N), seen.subjects)
+    s = s[~np.isin(facts.answer(s, 0), seen.answers)]
+    unseen = prompts_of(facts, s[None, :n + 1], np.array([0]))
     params = construct(facts, n, lam)
     if case.control:
         params = params._replace(E=case.rng.normal(0, 1, params.E.shape))

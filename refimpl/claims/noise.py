@@ -1,5 +1,4 @@
-"""The claims of prompts that break assumptions: wrong answers (R19), collisions (R20), and a memory that
-gradient descent has written (R12)."""
+"""The claims of what breaks assumptions: wrong answers (R19), collisions (R20), a trained memory (R12)."""
 
 from itertools import combinations, permutations, product, repeat
 
@@ -7,11 +6,12 @@ import numpy as np
 from scipy.special import softmax
 
 from refimpl import sgd
-from refimpl.claims.claim import claim
-from refimpl.claims.recall import OURS, attend
+from refimpl.claims.claim import OURS, claim
+from refimpl.claims.finetuning import flow
+from refimpl.claims.recall import attend, in_all_relations
 from refimpl.recall import batched, implicit, theory
 from refimpl.recall.memory import construct
-from refimpl.recall.model import Params, loss
+from refimpl.recall.model import init, loss
 from refimpl.recall.task import Facts, Prompts, collide, sample
 
 
@@ -51,10 +51,9 @@ def noisy_loss(case, n, R, lam, p):
     facts = Facts.latin((2 * n + 1) * R, R, case.rng)
     s, r = np.argsort(facts.sigma)[:(2 * n + 1) * R:R], case.rng.integers(0, R)
     params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, "random")
-    total = 0.0
+    true, total = facts.answer(s[:n + 1], r), 0.0
+    wrong = facts.answer(s[:n], (r + 1) % R) if case.control else facts.answer(s[n + 1:], r)
     for right in product((False, True), repeat=n):
-        true = facts.answer(s[:n + 1], r)
-        wrong = facts.answer(s[:n], (r + 1) % R) if case.control else facts.answer(s[n + 1:], r)
         shown = np.append(np.where(right, true[:-1], wrong), true[-1])
         prompt = Prompts(facts.N, R, s[None, :n + 1], np.array([r]), shown[None])
         total += np.prod(np.where(right, 1 - p, p)) * loss(params, *prompt.infer())
@@ -64,9 +63,7 @@ def noisy_loss(case, n, R, lam, p):
 def all_prompts(facts, n):
     """Every prompt of a table, up to turns of the cycle, under which nothing changes."""
     places = np.array([(0, *rest) for rest in permutations(range(1, facts.N), n)])
-    s = np.repeat(np.argsort(facts.sigma)[places], facts.R, axis=0)
-    r = np.tile(np.arange(facts.R), len(places))
-    return Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
+    return in_all_relations(facts, np.argsort(facts.sigma)[places])
 
 
 @claim("R20", "how often random prompts are collision-free", derivation=theory.collision_free_probability,
@@ -76,8 +73,7 @@ def collision_free(case, n, N, R):
     """All sets of subjects of a table."""
     n, R = min(n, N - 1), min(R, N)
     facts = Facts.latin(N, R, case.rng)
-    if case.control:
-        facts = Facts(facts.pi, facts.sigma, np.array([0, 1, 3]))
+    facts = Facts(facts.pi, facts.sigma, np.array([0, 1, 3])) if case.control else facts
     subjects = np.array(list(combinations(range(N), n + 1)))
     return theory.collision_free_probability(n, N, R), 1 - collide(facts, subjects).mean(), 1.0
 
@@ -90,12 +86,12 @@ def collisions_add(case, n, R, spare, lam, spread):
     """|mean loss of the model over all prompts − first order|, at random attention."""
     facts = Facts.latin(max(2 * R, 4) + spare, R, case.rng)
     w = case.rng.normal(0, spread, 2 * n + 1)
-    alpha, weights = softmax(w), implicit.Steps(w, np.zeros(2 * n + 2))
-    losses = implicit.forward(weights, facts, all_prompts(facts, n), lam).infer.losses
-    first, error = theory.collision_loss(alpha[0::2], alpha[1::2], facts.N, R, lam)
+    u, v = softmax(w)[0::2], softmax(w)[1::2]
+    first, error = theory.collision_loss(u, v, facts.N, R, lam)
     if case.control:
-        first = theory.infer_loss(alpha[0::2], alpha[1::2], R, lam)
-    return abs(losses.mean() - first), error, lam
+        first = theory.infer_loss(u, v, R, lam)
+    trace = implicit.forward(implicit.Steps(w, np.zeros(2 * n + 2)), facts, all_prompts(facts, n), lam).infer
+    return abs(trace.losses.mean() - first), error, lam
 
 
 @claim("R20c", "collisions move the flow by at most 4 or 8 lam (1 − P)", kind="inequality", cases=8,
@@ -115,8 +111,7 @@ def collisions_move_the_flow(case, n, R, spare, lam, table):
     weights, moved = implicit.Steps(*(case.rng.normal(0, 0.3, 2 * n + T) for T in (1, 2))), []
     for last in sgd.train(weights, repeat((facts, prompts, lam), 8), implicit.loss_and_grads, 2 / lam):
         grads = implicit.loss_and_grads(last.params, facts, prompts, lam)[1]
-        moved.append([np.abs(grads.infer + theory.flow(last.params.infer, R, lam)).sum(), np.abs(
-            grads.recall + theory.recall_flow(last.params.recall, facts.N, R, lam)).sum()])
+        moved.append([np.abs(grad + flow(w, facts, lam)).sum() for grad, w in zip(grads, last.params)])
     return np.array(moved), np.tile(theory.population_bounds(n, facts.N, R, lam), (8, 1)), lam
 
 
@@ -131,11 +126,8 @@ def pretrained_memory(case, N, R=3, n=2, width=128):
     nearly all to recall. Each instance is a table, a memory and a start of its own. One-hot embeddings: with
     random ones of 40 dimensions 2 of 60 runs ended in the trap of R13.
     """
-    facts, V, L = Facts.latin(N, R, case.rng), 2 * N + R, 2 * n + 2
-    d = V
-    params = Params(np.eye(V), np.eye(V), np.eye(L), np.zeros((d + L, d + L)),
-                    case.rng.normal(0, 0.3, (width, d)), np.zeros(width),
-                    case.rng.normal(0, width ** -0.5, (d, width)))
+    facts, d, L = Facts.latin(N, R, case.rng), 2 * N + R, 2 * n + 2
+    params = init(N, R, n, d, L, width, case.rng)._replace(E=np.eye(d), U=np.eye(d), P=np.eye(L))
 
     def both(params, *steps):
         """Loss and gradients of both steps together; of WKQ the block of the positions alone."""

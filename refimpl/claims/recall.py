@@ -7,7 +7,7 @@ on one token. The control of most claims is a table that is not Latin: two subje
 import numpy as np
 
 from refimpl import sgd
-from refimpl.claims.claim import claim
+from refimpl.claims.claim import OURS, claim
 from refimpl.recall import implicit, theory
 from refimpl.recall.memory import construct
 from refimpl.recall.model import Params, forward, loss, loss_and_grads, with_position_logits
@@ -23,11 +23,7 @@ COLLIDING = "subjects are neighbours on the cycle, so that rows collide"
 
 def draw_facts(case, table, N, R):
     """The table of that name, with at most N − 1 relations where its size is given."""
-    if table == "months":
-        return Facts.months(min(R, 11))
-    if table == "pitches":
-        return Facts.pitches(min(R, 11))
-    return Facts.latin(N, R, case.rng)
+    return Facts.latin(N, R, case.rng) if table == "latin" else getattr(Facts, table)(min(R, 11))
 
 
 def share_row(facts, s, other):
@@ -35,6 +31,11 @@ def share_row(facts, s, other):
     sigma = facts.sigma.copy()
     sigma[other] = sigma[s]
     return Facts(facts.pi, sigma, facts.shifts, is_latin=False)
+
+
+def prompts_of(facts, subjects, relation):
+    """Prompts of these subjects (count, n+1) and relations (count,)."""
+    return Prompts(facts.N, facts.R, subjects, relation, facts.answer(subjects, relation[:, None]))
 
 
 def draw_prompt(case, table, n, R, spare):
@@ -55,8 +56,7 @@ def draw_disjoint(case, table, n, R, spare, control="", room="twice"):
     facts = draw_facts(case, table, (n + 1) * R if room == "exact" else 2 * (n + 1) * R + spare, R)
     prompts = sample(facts, n, 1, case.rng, collision_free=True)
     if case.control and control == COLLIDING:
-        s, r = np.argsort(facts.sigma)[None, :n + 1], prompts.relation
-        prompts = Prompts(facts.N, facts.R, s, r, facts.answer(s, r[:, None]))
+        prompts = prompts_of(facts, np.argsort(facts.sigma)[None, :n + 1], prompts.relation)
     if case.control and control == NOT_LATIN:
         facts = share_row(facts, *prompts.subjects[0, [0, -1]])
     show(case, prompts)
@@ -65,8 +65,18 @@ def draw_disjoint(case, table, n, R, spare, control="", room="twice"):
 
 def one_prompt(facts, n, r=0):
     """A collision-free prompt of relation r, subjects R apart on the cycle."""
-    s = np.argsort(facts.sigma)[None, :(n + 1) * facts.R:facts.R]
-    return Prompts(facts.N, facts.R, s, np.array([r]), facts.answer(s, r))
+    return prompts_of(facts, np.argsort(facts.sigma)[None, :(n + 1) * facts.R:facts.R], np.array([r]))
+
+
+def in_all_relations(facts, subjects):
+    """Prompts of these subjects (count, n+1), each in every relation."""
+    return prompts_of(facts, np.repeat(subjects, facts.R, axis=0),
+                      np.tile(np.arange(facts.R), len(subjects)))
+
+
+def some(prompts, chosen):
+    """The chosen ones of the prompts."""
+    return Prompts(prompts.N, prompts.R, *(field[chosen] for field in prompts[2:]))
 
 
 def show(case, prompts):
@@ -78,12 +88,9 @@ def show(case, prompts):
 
 def attend(case, params, length, attention):
     """Params whose attention over a prompt of this length is of the given kind, and that attention."""
-    w = case.rng.normal(0, 2, length)
-    if attention == "uniform":
-        w[:] = 0
+    w = case.rng.normal(0, 2, length) * (attention == "random")
     if attention == "one token":
-        w[:] = -800.0
-        w[case.rng.integers(length)] = 0
+        w[np.arange(length) != case.rng.integers(length)] = -800.0
     w = case.number(w)
     return with_position_logits(case.number(params), w), softmax(w)
 
@@ -96,44 +103,42 @@ def table_is_latin(case, table, R, spare):
     facts = draw_facts(case, table, max(R + spare, 2), R)
     if case.control:
         facts = share_row(facts, *case.rng.permutation(facts.N)[:2])
-    N, R = facts.N, facts.R
-    table = facts.answer(np.arange(N)[:, None], np.arange(R))
-    relation = np.full((N, N), -1)
-    relation[np.arange(N)[:, None], table] = np.arange(R)
-    columns = np.broadcast_to(np.arange(N)[:, None], (N, R))
-    return ((columns, relation),
-            (np.sort(table, axis=0), facts.relation(np.arange(N)[:, None], np.arange(N))))
+    s, answers, relations = np.arange(facts.N)[:, None], np.arange(facts.N), np.arange(facts.R)
+    table = facts.answer(s, relations)
+    relation = np.full((facts.N, facts.N), -1)
+    relation[s, table] = relations
+    return ((np.broadcast_to(s, table.shape), relation),
+            (np.sort(table, axis=0), facts.relation(s, answers)))
 
 
-OURS: dict = dict(source="this project", provenance="derived")
 ANY: dict = dict(control_space=dict(attention=SPREAD), table=TABLES, attention=ATTENTION, n=(1, 4), R=(2, 8),
                  spare=(0, 16), **OURS)
 
 
+def logits_of(case, step, n, lam, attention, **drawn):
+    """A table, a prompt, attention of that kind in this step, and the model's logits over the slot."""
+    facts, prompts = draw_prompt(case, n=n, **drawn)
+    tokens, _, slot = getattr(prompts, step)()
+    params, alpha = attend(case, construct(facts, n, lam), tokens.shape[1], attention)
+    return facts, prompts, alpha, forward(params, tokens[0]).logits[slice(*slot)]
+
+
 @claim("R2", "votes of pairs infer the relation", derivation=theory.infer_logits, control=NOT_LATIN,
        lam=(0.1, 100.0), **ANY)
-def votes_infer_the_relation(case, table, attention, n, R, spare, lam):
+def votes_infer_the_relation(case, lam, **drawn):
     """Logits of all relations at any attention, colliding prompts included."""
-    facts, prompts = draw_prompt(case, table, n, R, spare)
-    s, a = prompts.subjects[0], prompts.answers[0]
-    tokens, _, (start, stop) = prompts.infer()
-    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 1, attention)
-    predicted = theory.infer_logits(alpha[0::2], alpha[1::2], facts.relation(s[:, None], a[:-1]),
-                                    facts.R, lam)
-    return predicted, forward(params, tokens[0]).logits[start:stop]
+    facts, prompts, alpha, logits = logits_of(case, "infer", lam=lam, **drawn)
+    related = facts.relation(prompts.subjects[0, :, None], prompts.answers[0, :-1])
+    return theory.infer_logits(alpha[0::2], alpha[1::2], related, facts.R, lam), logits
 
 
 @claim("R3", "recall of the answer", derivation=theory.recall_logits, control=NOT_LATIN,
        lam=(0.1, 100.0), **ANY)
-def recall_of_the_answer(case, table, attention, n, R, spare, lam):
+def recall_of_the_answer(case, lam, **drawn):
     """Logits of all answers at any attention, colliding prompts included."""
-    facts, prompts = draw_prompt(case, table, n, R, spare)
-    s, r = prompts.subjects[0], prompts.relation[0]
-    tokens, _, (start, stop) = prompts.recall()
-    params, alpha = attend(case, construct(facts, n, lam), 2 * n + 2, attention)
-    predicted = theory.recall_logits(alpha[0:2 * n + 1:2], alpha[-1],
-                                     facts.answer(s[:, None], np.arange(facts.R)), r, facts.N, lam)
-    return predicted, forward(params, tokens[0]).logits[start:stop]
+    facts, prompts, alpha, logits = logits_of(case, "recall", lam=lam, **drawn)
+    rows = facts.answer(prompts.subjects[0, :, None], np.arange(facts.R))
+    return theory.recall_logits(alpha[0:-1:2], alpha[-1], rows, prompts.relation[0], facts.N, lam), logits
 
 
 @claim("R4", "losses of both steps, answer rows disjoint", derivation=theory.recall_loss,
@@ -144,13 +149,11 @@ def losses_of_both_steps(case, table, attention, room, n, R, spare, lam):
     n = 1 if room == "exact" else n     # with more pairs a prompt that fills the table is rare
     facts, prompts = draw_disjoint(case, table, n, R, spare, COLLIDING, room)
     memory = construct(facts, n, lam)
-    params, alpha = attend(case, memory, 2 * n + 1, attention)
-    predicted_infer = theory.infer_loss(alpha[0::2], alpha[1::2], facts.R, lam)
-    observed_infer = loss(params, *prompts.infer())
-    params, alpha = attend(case, memory, 2 * n + 2, attention)
-    predicted_recall = theory.recall_loss(alpha[0:2 * n + 1:2], alpha[-1], facts.N, facts.R, lam)
-    observed_recall = loss(params, *prompts.recall())
-    return [predicted_infer, predicted_recall], [observed_infer, observed_recall], lam
+    (infer, alpha), (recall, beta) = (attend(case, memory, length, attention)
+                                      for length in (2 * n + 1, 2 * n + 2))
+    return ([theory.infer_loss(alpha[0::2], alpha[1::2], facts.R, lam),
+             theory.recall_loss(beta[0:-1:2], beta[-1], facts.N, facts.R, lam)],
+            [loss(infer, *prompts.infer()), loss(recall, *prompts.recall())], lam)
 
 
 @claim("R15", "no unit is stored: losses and training of both steps", derivation=implicit, cases=15,
@@ -164,44 +167,42 @@ def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
     if shown == "noisy":
         prompts.answers[:, :-1] = case.rng.integers(0, facts.N, (count, n))
     show(case, prompts)
-    known = implicit.seen(prompts)
-    index = implicit.index(known, prompts) if attention == "full" else None
-    table = share_row(facts, *prompts.subjects[0, [0, -1]]) if case.control else facts
-    params, lr = construct(table, n, lam), 1 / lam
-    V, L = len(params.E), len(params.P)
-    if attention == "position-only":
+    steps = prompts.infer(), prompts.recall()
+    params = construct(share_row(facts, *prompts.subjects[0, [0, -1]]) if case.control else facts, n, lam)
+    (V, L), known, index = (len(params.E), len(params.P)), implicit.seen(prompts), None
+    if attention == "full":
+        index = implicit.index(known, prompts)
+    else:
         known = implicit.Steps(*((V + T - 1) * (V + L) + V + np.arange(T) for T in (L - 1, L)))
     weights = implicit.Steps(*(case.rng.normal(0, 1, len(ids)) for ids in known))
 
     def dense(weights):
         """WKQ with these entries, and zeros elsewhere."""
         WKQ = np.zeros((V + L, V + L))
-        for ids, values in zip(known, weights):
-            WKQ.flat[ids] = values
+        WKQ.flat[np.concatenate(known)] = np.concatenate(weights)
         return WKQ
 
-    moving = dense(implicit.Steps(1, 1))
+    moving = 1 if attention == "full" else dense(weights) != 0
 
     def both(params):
         """Loss of both steps together; its gradient, in the entries that may move."""
-        (a, da), (b, db) = (loss_and_grads(params, *step) for step in (prompts.infer(), prompts.recall()))
-        return a + b, da._replace(WKQ=(da.WKQ + db.WKQ) * (moving if index is None else 1))
+        (a, da), (b, db) = (loss_and_grads(params, *step) for step in steps)
+        return a + b, da._replace(WKQ=(da.WKQ + db.WKQ) * moving)
 
     arguments = facts, prompts, lam, index
-    ours = list(sgd.train(weights, [arguments] * 3, implicit.loss_and_grads, lr, 0.9))
+    ours = list(sgd.train(weights, [arguments] * 3, implicit.loss_and_grads, 1 / lam, 0.9))
     start = params._replace(WKQ=dense(weights))
-    theirs = list(sgd.train(start, [()] * 3, both, lr, 0.9, trained=("WKQ",)))
-    end = implicit.forward(ours[-1].params, *arguments)
+    theirs = list(sgd.train(start, [()] * 3, both, 1 / lam, 0.9, trained=("WKQ",)))
     margins = []
-    for tokens, targets, (first, stop) in (prompts.infer(), prompts.recall()):
-        for z, target in zip(tokens, targets):
-            logits = forward(theirs[-1].params, z).logits
-            others = np.delete(logits[first:stop], target - first)
-            margins.append(min(logits[target] - others.max(initial=-np.inf), lam))
-    # Losses and margins may vanish; they come from logits of size lam.
+    for tokens, targets, slot in steps:
+        for z, target in zip(tokens, targets - slot[0]):
+            logits = forward(theirs[-1].params, z).logits[slice(*slot)]
+            margins.append(logits[target] - np.delete(logits, target).max(initial=-np.inf))
+    end = implicit.forward(ours[-1].params, *arguments)
+    # Losses and margins may vanish; they come from logits of size lam. A margin over nothing is infinite.
     return ((np.array([step.loss for step in ours]), dense(ours[-1].params),
              np.minimum(np.concatenate([end.infer.margins, end.recall.margins]), lam)),
-            (np.array([step.loss for step in theirs]), theirs[-1].params.WKQ, np.array(margins)),
+            (np.array([step.loss for step in theirs]), theirs[-1].params.WKQ, np.minimum(margins, lam)),
             (lam, 0.0, lam))
 
 
@@ -210,16 +211,13 @@ def no_unit_is_stored(case, table, attention, shown, n, R, spare, count, lam):
        control_space=dict(activation=("square",)), activation=("square", "relu"), over=("slot", "vocabulary"),
        N=(2, 4), R=(2, 3), n=(1, 2), d=(1, 4), dp=(1, 3), m=(2, 6), count=(1, 2), scale=(0.3, 1.0), **OURS)
 def gradients(case, activation, over, N, R, n, d, dp, m, count, scale):
-    """Random weights, prompts of both steps: every coordinate of every field.
-
-    One hidden unit stands exactly at 0, where the derivative of relu is taken as 0.
-    """
+    """Random weights, prompts of both steps: every coordinate of every field."""
     R, n = min(R, N), min(n, N - 1)
     prompts = sample(Facts.latin(N, R, case.rng), n, count, case.rng)
     V, L = 2 * N + R, 2 * n + 2
     shapes = (V, d), (V, d), (L, dp), (d + dp, d + dp), (m, d), (m,), (d, m)
     params = Params(*(case.rng.normal(0, float(scale), shape) for shape in shapes))
-    if not case.balls:      # at a kink there is no derivative to enclose
+    if not case.balls:      # a unit at 0, where the derivative of relu is taken as 0; none can be enclosed
         params.W1[0] = params.b1[0] = 0
     pairs = []
     for tokens, targets, slot in (prompts.infer(), prompts.recall()):

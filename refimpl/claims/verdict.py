@@ -77,10 +77,9 @@ def compare(kind, predicted, observed, third=None):
     claim: the gradients of one model, whose fields have one size together.
     """
     left, right = parts(predicted), parts(observed)
-    if len(left) != len(right):
-        raise ValueError(f"expected as many parts observed as predicted, got {len(right)} and {len(left)}")
-    if not left:
-        raise ValueError("expected at least one part, got none")
+    if len(left) != len(right) or not left:
+        raise ValueError("expected as many parts observed as predicted, at least one, got "
+                         f"{len(right)} and {len(left)}")
     thirds = [None] if third is None else parts(third)
     thirds = thirds * len(left) if len(thirds) == 1 else thirds
     if len(thirds) != len(left):
@@ -105,12 +104,10 @@ def compare_part(kind, predicted, observed, third):
         if type(predicted) is not type(observed):
             raise ValueError(f"expected equal types, got {type(predicted).__name__} predicted and "
                              f"{type(observed).__name__} observed")
-        numbers_in = [numbers(*pair) for pair in zip(predicted, observed, strict=True)]
-        if not numbers_in:
-            raise ValueError(f"expected at least one field, got none in {type(predicted).__name__}")
+        outcome = compare(kind, tuple(predicted), tuple(observed), third)
         if kind != "exact" or third is not None:
-            return compare(kind, tuple(predicted), tuple(observed), third)
-        return Outcome(relative_error(predicted, observed), numbers=sum(a.size for a, _ in numbers_in))
+            return outcome
+        return outcome._replace(error=relative_error(predicted, observed))
     a, b = numbers(predicted, observed)
     kinds = a.dtype.kind + b.dtype.kind
     if third is not None:

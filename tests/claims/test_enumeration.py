@@ -68,25 +68,25 @@ def test_the_counts_are_those_of_all_instances():
     assert find("R1", small=True)[0] == sum(
         factorial[N] ** 2 * sum(factorial[N] // factorial[N - R] for R in range(1, N + 1)) for N in (1, 2, 3))
     assert len(enumeration.tables(3, 2, True)) == 6 * 2     # any answers to relation 0, and a shift of 1 or 2
-    prompts = enumeration.prompts_of(next(iter(enumeration.tables(3, 2, True))), 1)
+    prompts = enumeration.all_prompts(next(iter(enumeration.tables(3, 2, True))), 1)
     assert len({*map(tuple, prompts.recall()[0])}) == len(prompts.subjects) == 3 * 2 * 2
 
 
 def test_the_list_says_how_many_and_fails_with_a_counterexample(monkeypatch):
-    lines, run = [], enumeration.run
-    monkeypatch.setattr(enumeration, "run", lambda: run(small=True))
+    lines: list = []
     monkeypatch.setattr(enumeration, "ALL", {name: ALL[name] for name in ("R2", "R20")})
-    assert enumeration.enumerate_all(lines.append) == 0
+    assert enumeration.enumerate_all(lines.append, small=True) == 0
     assert len(lines) == 3 and lines[-1].startswith("2 of 2 claims hold in all of 868 instances")
     monkeypatch.setattr(enumeration, "infer_logits", wrong(logits.infer_logits, lambda L: 2 * L))
     enumeration.formula.cache_clear()
     lines.clear()
-    assert enumeration.enumerate_all(lines.append) == 1
+    assert enumeration.enumerate_all(lines.append, small=True) == 1
     assert len(lines) == 4 and "counterexample: Facts(" in lines[1]
 
 
 def test_a_control_without_counterexample_is_reported(monkeypatch):
+    lines: list = []
     monkeypatch.setattr(enumeration, "ALL", {"X": ("all", "nothing", lambda small, control: iter(
         [("1", 1, [1], [1])]))})
-    (_, _, count, _, words), = enumeration.run()
-    assert count == 1 and words == "the control has none: nothing"
+    assert enumeration.enumerate_all(lines.append) == 1
+    assert lines[1] == "     counterexample: the control has none: nothing"

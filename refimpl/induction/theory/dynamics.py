@@ -1,11 +1,10 @@
 """The first three gradient steps as Markov moments (claims I7, I7b–I7d). Imports only `check`.
 
-One trigger q. Its output o is drawn once per sequence from pi_o (V,), z_0 ~ pi_u, z_{t+1} = o after
-q and z_{t+1} ~ pi_b[z_t] after any other token: given o, a Markov chain with the transition matrix
-P_o, which is pi_b with e_o as row q. The loss L is that of predicting o at the last position,
-averaged over the sequences of T tokens with z_{T−1} = q, in the orthonormal frame with relative
-positions. WK1, WK2, WO and WF start at zero. L's label is a cause of the condition: E is over
-sequence and label given z_{T−1} = q, under which o has its posterior law, not pi_o.
+One trigger q. Its output o is drawn once per sequence from pi_o (V,), z_0 ~ pi_u, z_{t+1} = o after q and
+z_{t+1} ~ pi_b[z_t] after any other token: given o, a Markov chain with the transition matrix P_o, which is
+pi_b with e_o as row q. The loss L is that of predicting o at the last position, averaged over the sequences
+of T tokens with z_{T−1} = q, in the orthonormal frame with relative positions. WK1, WK2, WO and WF start at
+zero. Given z_{T−1} = q, o has its posterior law, not pi_o: E is over sequence and label under this condition.
 
 Every query t averages its t+1 keys at the start: c_s[j] = Σ_r ω_sr 1[z_r = j], ω_sr = 1[r ≤ s]/(s+1).
 """
@@ -56,12 +55,11 @@ def pair_moments(pi_u, pi_b, pi_o, q, T):
 
     J symmetric under (r, i) ↔ (s, j), and J = pi_o[o] P(… | o) / Σ_o' pi_o[o'] α^{T−1}_q (of o').
 
-    Derivation. The Markov property splits the path at r and s, and each piece sums to a power of P_o. Bayes'
-    rule gives the factor in front: o is more probable where it leads back to q. Exact; provenance: derived.
+    Derivation (exact; derived). The Markov property splits the path at r and s, and each piece sums to a
+    power of P_o. Bayes' rule gives the factor in front: o is more probable where it leads back to q.
 
-    Parameters: pi_u, pi_o (V,) laws of z_0 and of the output; pi_b (V, V), rows sum to 1; q in 0..V−1, the
-    trigger; T ≥ 1 tokens. Returns (V, T, T, V, V) float64, each [:, r, s] summing to 1. Raises ValueError if
-    these are no laws, if q or T do not fit, or if z_{T−1} = q has probability zero.
+    Parameters: pi_u, pi_o (V,); pi_b (V, V); q in 0..V−1; T ≥ 1. Returns (V, T, T, V, V), each [:, r, s]
+    summing to 1. Raises ValueError on others, and if z_{T−1} = q has probability zero.
     """
     V = len(pi_b)
     J = np.zeros((V, T, T, V, V))
@@ -110,17 +108,14 @@ def first_gradient(J):
                    ⟨U[k], −∂L/∂WF E[j]⟩        = E[y_k] 1[j = q]
                    ⟨U[k], −∂L/∂WF Phi E[j]⟩    = E[y_k (1/T) Σ_s 1[z_s = j]] = A[k, j].
 
-    Derivation. All scores are zero, so attention is uniform and x1_s = E[z_s] + Phi Σ_r ω_sr E[z_r].
-    With WO = WF = 0 the logits are U x1_{T−1} = 0, since U is orthogonal to E and E Phiᵀ: the softmax
-    is 1/V, and −∂ℓ/∂logits_k = y_k. Backwards, −∂ℓ/∂x2 = Σ_k y_k U[k], hence
-    −∂ℓ/∂WO = Σ_k y_k U[k] (WV h2)ᵀ with h2 = (1/T) Σ_s x1_s, and −∂ℓ/∂WF = Σ_k y_k U[k] x1_{T−1}ᵀ.
-    Now read: WV is orthogonal, E[j]·h2 = (1/T) Σ_s 1[z_s = j] and
-    (Phi E[j])·h2 = (1/T) Σ_r Σ_s ω_rs 1[z_s = j] = Σ_s w_s 1[z_s = j]; E[j]·x1_{T−1} = 1[j = q] and
-    (Phi E[j])·x1_{T−1} = (1/T) Σ_s 1[z_s = j]. Take E. No remainder. All four have columns that sum
-    to zero over k, as y does.
+    Derivation. All scores are zero, so attention is uniform and x1_s = E[z_s] + Phi Σ_r ω_sr E[z_r]. With WO
+    = WF = 0 the logits are U x1_{T−1} = 0, since U is orthogonal to E and E Phiᵀ: the softmax is 1/V, and
+    −∂ℓ/∂logits_k = y_k. Backwards, −∂ℓ/∂x2 = Σ_k y_k U[k], hence −∂ℓ/∂WO = Σ_k y_k U[k] (WV h2)ᵀ with h2 =
+    (1/T) Σ_s x1_s, and −∂ℓ/∂WF = Σ_k y_k U[k] x1_{T−1}ᵀ. Now read: WV is orthogonal, E[j]·h2 = (1/T) Σ_s
+    1[z_s = j] and (Phi E[j])·h2 = (1/T) Σ_r Σ_s ω_rs 1[z_s = j] = Σ_s w_s 1[z_s = j]; E[j]·x1_{T−1} = 1[j =
+    q] and (Phi E[j])·x1_{T−1} = (1/T) Σ_s 1[z_s = j]. Take E. Columns sum to zero over k, as y does.
 
-    J as from `pair_moments`, or ValueError; returns FirstGradient. Source: BCBJB23 (first step, at
-    leading order in large V); exact for any chain here. Provenance: derived.
+    J as from `pair_moments`, or ValueError. Returns FirstGradient. Source: BCBJB23 (at leading order in V).
     """
     V, T = J.shape[:2]
     single = np.einsum("ossij->osj", J)                     # P(o, z_s = j | z_{T−1} = q)
@@ -148,9 +143,8 @@ def second_gradient(J, A, B):
         ⟨E[q], −∂L/∂WK2 Phi E[j]⟩ = η (1/T) Σ_s E[(γ_s − mean γ) c_s[j]] + O(η²),
         γ_s = A[o, z_s] + Σ_i B[o, i] c_s[i],
 
-    and the same on E[j] with 1[z_s = j] in place of c_s[j]. A and B: two tables [k, j] whose columns
-    sum to zero over k; with those of `first_gradient`, WO is one step of gradient descent; with
-    B = 0, that step projected on the memory Σ_kj A[k, j] U[k] (WV E[j])ᵀ.
+    and the same on E[j] with 1[z_s = j] in place of c_s[j]. Columns of A and B sum to zero over k. With those
+    of `first_gradient`, WO is a step of gradient descent; with B = 0, that step projected on WV E.
 
     Derivation. Attention is still uniform. If y_k = 1[o = k] − p_k with p the softmax of the logits, a
     unit of attention on s is worth g_s = Σ_k y_k U[k]·WO WV x1_s = η Σ_k y_k (A[k, z_s] + Σ_i B[k, i]
@@ -159,7 +153,7 @@ def second_gradient(J, A, B):
     −∂ℓ/∂S2_{T−1,s} = (g_s − mean g)/T, and −∂ℓ/∂WK2 = Σ_s −∂ℓ/∂S2_{T−1,s} x1_{T−1} x1_sᵀ, where
     E[q]·x1_{T−1} = 1 and (Phi E[j])·x1_s = c_s[j]. In matrices, with the centring R = I − 1/T,
     Σ_s (γ_s − mean γ) c_s[j] = Σ_{r,s,i} (A[o, i] (R ω)_rs + B[o, i] (ωᵀR ω)_rs) 1[z_r = i] 1[z_s = j],
-    whose expectation is in J. (The rows Phi E[i] of WK2 are left out: they need moments of three tokens.)
+    whose expectation is in J. The rows Phi E[i] of WK2 are left out: they need moments of three tokens.
 
     Returns SecondGradient, per unit of η. Raises ValueError on other J, A, B. Source: BCBJB23 (second step).
     """
@@ -181,7 +175,7 @@ def third_gradient_by_values(J, B, encoding="relative"):
         F[δ] = ⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩
              = η (1/T) Σ_{t≥δ} 1/(t+1) E[B[o, z_{t−δ}] − Σ_r ω_tr B[o, z_r]] + O(η²).
 
-    Neither A nor WK2 is in it: WK2 = O(η²), and enters at η³ only. `third_gradient_by_keys` isolates that.
+    Neither A nor WK2 is in it: WK2 = O(η²) enters at η³ only, see `third_gradient_by_keys`.
 
     Derivation. As Σ_v E[v]·x0_t = 1 and pos[δ] meets the key t−δ alone, F[δ] = Σ_{t≥δ} −∂ℓ/∂S1_{t,t−δ}.
     Layer 1 acts through c_t. WO reads c_t at Phi E[j]: −∂ℓ/∂c_t[j] = A2_t Σ_k y_k η B[k, j] =
@@ -194,8 +188,8 @@ def third_gradient_by_values(J, B, encoding="relative"):
 
         ⟨pos[t], −∂L/∂WK1 pos[s]⟩ = η (1/T) 1/(t+1) (g_s − Σ_r ω_tr g_r) + O(η²).
 
-    Returns (T,), or (T, T) if absolute, per unit of η. Raises ValueError on other J, B. Source: BCBJB23
-    (third step), which has no such term, since there WO holds the memory of E alone; provenance: derived.
+    Returns (T,), or (T, T) if absolute, per unit of η. Raises ValueError on other J, B. Source: this project;
+    in BCBJB23 WO holds the memory of E alone, so that there is no such term.
     """
     V, T = J.shape[:2]
     gain = np.einsum("oj,ossij->s", B, J)                   # E[B[o, z_s]]
@@ -214,22 +208,20 @@ def third_gradient_by_keys(J, A, d, encoding="relative"):
         F[δ] = ⟨Σ_v E[v], −∂L/∂WK1 pos[δ]⟩ = η_O η_K (1/T) Σ_{t≥δ} 1/(t+1)
                E[(A[o, z_t] − (1/T) Σ_s A[o, z_s]) (d[z_{t−δ}] − Σ_r ω_tr d[z_r])] + higher orders.
 
-    With d the WK2_mixed of `second_gradient(J, A, 0)` these are the first three steps, each projected
-    on the memory that the construction uses: with step size η throughout, η_O = η and η_K = η² + O(η³),
-    so F is of order η³ with a remainder of order η⁴.
+    With d the WK2_mixed of `second_gradient(J, A, 0)` these are the first three steps, each projected on the
+    memory that the construction uses: with step size η throughout, η_O = η and η_K = η² + O(η³): F is of
+    order η³, its remainder of order η⁴.
 
-    Derivation. F[δ] = Σ_{t≥δ} −∂ℓ/∂S1_{t,t−δ}, as above. Now WO does not read c_t, but WK2 does:
-    S2_{T−1,t} = x1_{T−1}·WK2 x1_t = η_K Σ_j d[j] c_t[j], so −∂ℓ/∂c_t[j] = −∂ℓ/∂S2_{T−1,t} η_K d[j]; and
-    x1_{T−1} is read at E[q] alone, where layer 1 changes nothing. By `second_gradient`,
-    −∂ℓ/∂S2_{T−1,t} = (η_O/T) (A[o, z_t] − mean) at leading order. The softmax of layer 1 centres d as
-    it centred B there.
+    Derivation. F[δ] = Σ_{t≥δ} −∂ℓ/∂S1_{t,t−δ} as before, but now WK2 reads c_t and WO does not: S2_{T−1,t} =
+    x1_{T−1}·WK2 x1_t = η_K Σ_j d[j] c_t[j], so −∂ℓ/∂c_t[j] = −∂ℓ/∂S2_{T−1,t} η_K d[j]; and x1_{T−1} is read
+    at E[q] alone, where layer 1 changes nothing. By `second_gradient`, −∂ℓ/∂S2_{T−1,t} = (η_O/T) (A[o, z_t] −
+    mean) at leading order. The softmax of layer 1 centres d as it centred B.
 
     Absolute positions: pos[t] and pos[s] meet S1_ts alone, so ⟨pos[t], −∂L/∂WK1 pos[s]⟩ is the one term of
     F[t − s] that belongs to t. What one relative memory pools is kept apart as t+1 ≤ T memories, each with
     its own factor 1/(t+1): late positions learn last.
 
-    d (V,). Returns (T,), or (T, T) if absolute, per unit of η_O η_K. Raises ValueError on other J, A, d.
-    Source: BCBJB23 (third step); provenance: derived.
+    d (V,). Returns (T,) or (T, T), per unit of η_O η_K. Raises ValueError. Source: BCBJB23 (third step).
     """
     _, T = J.shape[:2]
     product = np.einsum("oi,j,orsij->rs", A, d, J)          # E[A[o, z_r] d[z_s]]

@@ -1,8 +1,7 @@
 """Random embeddings: how far the constructed model is from its closed form (claims I6 and I12).
 
 The rows of E, U and pos are drawn from N(0, I/d) and the entries of Phi and WV from N(0, 1/d), all
-independent. The gap is the difference between the model's logits and those in the orthonormal frame. Imports
-only `check` of the project.
+independent. The gap is the model's logits less those in the orthonormal frame. Imports only `check`.
 """
 
 import numpy as np
@@ -13,25 +12,20 @@ from refimpl.check import number, numbers, takes, whole
 def embedding_slope():
     """Slope of log gap against log d with random embeddings (claim I6; asymptotic; derived): −1/2.
 
-    Statement. With the rows of E, U and pos drawn from N(0, I/d) and the entries of Phi and WV from
-    N(0, 1/d), all independent, at fixed vocabulary, length and strengths, the root-mean-square gap
-    between the logits of the constructed model and `logits` is C d^(−1/2) (1 + O(1/d)).
+    Statement. At fixed vocabulary, length and strengths the root-mean-square gap is C d^(−1/2) (1 + O(1/d)).
 
     Derivation. The model is a fixed smooth function of the products that its memories meet: E[v]·E[u],
-    E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d. Each is its value in the
-    frame, 0 or 1, plus d^(−1/2) times a variable of order one: for a ≠ b, Σ_i a_i b_i has mean 0 and
-    variance d · 1/d² = 1/d, and |a|² has variance 2/d. Expand around the frame: logits = I3 +
-    d^(−1/2) X + d^(−1) Y + O(d^(−3/2)), X linear in those variables. They are Gaussian in the limit and
-    not all degenerate (U[u]·E[z_t], on the direct path, has variance 1/d), so E X² > 0. E X Y is of odd
-    order in them, hence itself O(d^(−1/2)), and E gap² = E X²/d + O(d^(−2)): the slope is −1/2, and the
-    remainder bends the line by O(1/d).
+    E[v]·Phi E[u], (WV x)·(WV y), U[v]·E[u], …, finitely many whatever d. Each is its value in the frame, 0 or
+    1, plus d^(−1/2) times a variable of order one: for a ≠ b, Σ_i a_i b_i has mean 0 and variance d · 1/d² =
+    1/d, and |a|² has variance 2/d. Expand around the frame: logits = I3 + d^(−1/2) X + d^(−1) Y +
+    O(d^(−3/2)), X linear in those variables. They are Gaussian in the limit and not all degenerate
+    (U[u]·E[z_t], on the direct path, has variance 1/d), so E X² > 0. E X Y is of odd order in them, hence
+    O(d^(−1/2)), and E gap² = E X²/d + O(d^(−2)): slope −1/2, and the line bends by O(1/d).
 
-    Where it stops. WF is read through V embeddings at each end and brings terms of order (V/d)^(1/2),
-    times log V; S1 moves by about b1 (V/d)^(1/2), S2 by b2 times as much. Where these are not small the
-    next order counts, and the line is steeper at its left end: hence few tokens and moderate strengths in
-    the check. If entries keep their variance as d grows, so do all products: the gap grows.
-
-    Source: BCBJB23, NLB24 (embeddings that are orthogonal up to d^(−1/2)).
+    Where it stops. WF is read through V embeddings at each end and brings terms of order (V/d)^(1/2), times
+    log V; S1 moves by about b1 (V/d)^(1/2), S2 by b2 times as much. Where these are not small the next order
+    counts, and the line is steeper at its left end. If entries keep their variance as d grows, so do all
+    products, and the gap grows. Source: BCBJB23, NLB24.
     """
     return -0.5
 
@@ -54,7 +48,7 @@ def gap_constant(log_pi_b, z, c, h, g, bo):
         (E·Phi E)        + bo² |g|² + |l|² |c|² + 2 bo L[u,u] g·c
         (WV: E, Phi E)   + bo² |g|².
 
-    The remainder is O(V/d), relative.
+    The relative remainder is O(V/d).
 
     Derivation. To first order in the products that are 0 or 1 in the frame,
 
@@ -62,13 +56,12 @@ def gap_constant(log_pi_b, z, c, h, g, bo):
 
     with N = U Eᵀ, P = U Phi Eᵀ, F = E Phi Eᵀ, K = U Uᵀ − 1, D = E Eᵀ − 1, D' = E (WVᵀWV − 1) Eᵀ and F' = E
     (WVᵀWV − 1) Phi Eᵀ. These fields are uncorrelated. The entries of N, P, F and F' have variance 1/d. K, D
-    and D' are symmetric: their entries have variance (1 + 1[i = j])/d. If gap[u] is Σ_ij B_ij X_ij, a field
-    X adds |B|²/d to E gap[u]², and a symmetric one (|B|² + tr BB)/d. Read B off: on N it is 1_u 1_zᵀ + bo h
-    lᵀ, on K it is 1_u yᵀ, on D it is bo 1_u hᵀ + l 1_zᵀ, on F it is bo 1_u gᵀ + l cᵀ, and on P, D' and F'
-    it is 1_u cᵀ, bo 1_u hᵀ and bo 1_u gᵀ.
+    and D' are symmetric: their entries have variance (1 + 1[i = j])/d. If gap[u] is Σ_ij B_ij X_ij, a field X
+    adds |B|²/d to E gap[u]², and a symmetric one (|B|² + tr BB)/d. Read B off: on N it is 1_u 1_zᵀ + bo h lᵀ,
+    on K it is 1_u yᵀ, on D it is bo 1_u hᵀ + l 1_zᵀ, on F it is bo 1_u gᵀ + l cᵀ, on P, D', F' 1_u cᵀ, bo 1_u
+    hᵀ, bo 1_u gᵀ.
 
-    log_pi_b (V, V) finite, z a token, c, h, g (V,), bo finite. Returns (V,), nats² times d. Raises
-    ValueError. Source: this project.
+    log_pi_b (V, V) and bo finite, z a token, c, h, g (V,). Returns (V,), nats² d. Raises ValueError.
     """
     L, is_z = log_pi_b, np.arange(len(c)) == z
     y = bo * h + L[z]

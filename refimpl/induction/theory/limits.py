@@ -23,12 +23,11 @@ def hard_mass(tokens, V, b2):
 
     With b2 → ∞ too, p_u = C_u / C if C > 0, else n_u / (t+1).
 
-    Derivation. For b1 → ∞, m_s(q) → 1[z_{s−1} = q] for s ≥ 1, while m_0(q) = 1[z_0 = q]: position 0
-    has itself as its only key, so a trigger there matches itself. That artefact is the last term of
-    C_u. The softmax has C terms e^b2 and t+1−C terms 1. Remainder at finite b1: O(T e^−b1).
+    Derivation. For b1 → ∞, m_s(q) → 1[z_{s−1} = q] for s ≥ 1, while m_0(q) = 1[z_0 = q]: position 0 has
+    itself as its only key. A trigger there matches itself: the last term of C_u. The softmax has C terms e^b2
+    and t+1−C terms 1. Remainder at finite b1: `hard_remainder`.
 
-    tokens (T,) in 0..V−1, 0 ≤ b2 ≤ numpy.inf; returns (V,) float64. Raises ValueError.
-    Source: WS24 (hard attention).
+    tokens (T,) in 0..V−1, 0 ≤ b2 ≤ ∞. Returns (V,). Raises ValueError. Source: WS24 (hard attention).
     """
     z, q, T = tokens, tokens[-1], len(tokens)
     count = np.bincount(z, minlength=V).astype(float)
@@ -54,15 +53,13 @@ def hijack_margin(C, C_u, C_w, n_u, n_w, T, gap, b2, bo):
 
         logit[u] − logit[w] = bo (e^b2 (C_u − C_w) + (n_u − C_u) − (n_w − C_w)) / (e^b2 C + T − C) − Δ.
 
-    u wins iff this is positive.
 
-    Derivation. By I3 the difference is bo (p_u − p_w) − Δ. Insert p_u and p_w of I4.
+    Derivation. By I3 the difference is bo (p_u − p_w) − Δ. Insert p_u and p_w of I4. At finite b1, p_u − p_w
+    moves by at most twice the total variation of `hard_remainder`, the difference by at most 2 bo tanh(η/2):
+    outside this band its sign is certain.
 
-    At finite b1 the difference moves by at most 2 bo tanh(η/2), η as in `hard_remainder`: p_u − p_w moves by
-    at most twice the total variation. Outside this band the sign is certain.
-
-    Parameters broadcast: C_u + C_w ≤ C ≤ T, C_u ≤ n_u, C_w ≤ n_w, n_u + n_w ≤ T, b2 ≤ 700.
-    Returns nats, of the common shape. Raises ValueError on others. Source: WS24 (knowledge hijack).
+    Parameters broadcast: C_u + C_w ≤ C ≤ T, C_u ≤ n_u, C_w ≤ n_w, n_u + n_w ≤ T, b2 ≤ 700. Returns nats.
+    Raises ValueError on others. Source: WS24 (knowledge hijack).
     """
     check.broadcast(C=C.shape, C_u=C_u.shape, C_w=C_w.shape, n_u=n_u.shape, n_w=n_w.shape, T=T.shape,
                     gap=gap.shape, b2=b2.shape, bo=bo.shape)
@@ -82,10 +79,10 @@ def hard_remainder(T, b1, b2):
     in-context masses of I3 at b1 and those of `hard_mass` is at most tanh(η/2). Against C_u / C, b2 = ∞ in
     `hard_mass`, it is at most tanh(η/2) + (T − C) / (e^b2 C + T − C).
 
-    So the limits are iterated: first b1 → ∞, so that b2 T e^−b1 → 0, then b2 → ∞. In the other order,
-    b2 → ∞ at fixed b1, all mass goes to the match with the largest m_s(q). That is the first match if no two
-    q are adjacent and it is position 0 or some s ≤ e^b1: then its m_s(q) ≥ ½, and from one match to the next
-    n_q(s) grows by 1 and s by 2 or more.
+    So the limits are iterated: first b1 → ∞, so that b2 T e^−b1 → 0, then b2 → ∞. In the other order, b2 → ∞
+    at fixed b1, all mass goes to the match with the largest m_s(q). That is the first match if no two q are
+    adjacent and it is at some s ≤ e^b1: then its m_s(q) ≥ ½, and from one match to the next n_q(s) grows by 1
+    and s by 2 or more.
 
     Derivation. For s ≥ 1, m_s(q) − 1[z_{s−1} = q] lies in [−s/(e^b1 + s), 0] at a match and in
     [0, s/(e^b1 + s)] elsewhere, while m_0(q) is exact. So the scores b2 m_s(q) move by at most η, those of
@@ -94,7 +91,7 @@ def hard_remainder(T, b1, b2):
     most 2η, and the mass by at most 1/(1 + e^−η) − 1/(1 + e^η) = tanh(η/2). The total variation is the
     largest such change over all sets. The second term is the share of `hard_mass` that is not on matches.
 
-    T ≥ 1, b1 ≤ 700, 0 ≤ b2 finite. Returns tanh(η/2). Raises ValueError. Source: this project.
+    T ≥ 1, b1 ≤ 700, 0 ≤ b2 finite. Returns tanh(η/2). Raises ValueError.
     """
     t = T - 1
     return np.tanh(b2 * t / (np.exp(b1) + t) / 2)
@@ -114,15 +111,12 @@ def hijack(repetitions, length, gap, b2, bo, continuations=None):
     """When does the context win, and when is it hijacked (claim I5; exact as b1 → ∞; formalised).
 
     Statement. The prompt has T tokens and ends with the trigger q. q is followed C times, k times of these by
-    u; u stands nowhere else, and w nowhere. gap = Δ = log(pi_b[q, w] / pi_b[q, u]) > 0. Then the logit of u
-    exceeds that of w iff
+    u; u stands nowhere else, and w nowhere. With gap = Δ = log(pi_b[q, w] / pi_b[q, u]) > 0, u wins iff
 
         T < T* = C + e^b2 (k bo/Δ − C),   or, the same boundary,   k > k* = (Δ/bo) (C + e^−b2 (T − C)).
 
-    If q is always followed by u, C = k moves with k, and k* = T / (1 + e^b2 (bo/Δ − 1)).
-
-    Reading one: below k* the global knowledge hijacks the context. Reading two: above it the context
-    hijacks the global knowledge. If k/C ≤ Δ/bo the global knowledge wins at every length (T* ≤ C < T).
+    If q is always followed by u, C = k moves with k, and k* = T / (1 + e^b2 (bo/Δ − 1)). If k/C ≤ Δ/bo the
+    global knowledge wins at every length (T* ≤ C < T).
 
     Which prompts exist. If another token comes first and c of the C continuations are q itself, the prompt
     holds the first token, C + 1 times q and C − c other continuations: T ≥ 2C − c + 2, with c ≤ C − k. If q
@@ -131,11 +125,9 @@ def hijack(repetitions, length, gap, b2, bo, continuations=None):
     Derivation. `hijack_margin` with C_w = n_w = 0 and C_u = n_u = k is positive iff
     bo e^b2 k > Δ (e^b2 C + T − C). Collect T, or k.
 
-    Parameters broadcast: repetitions k ≥ 0, length T, gap Δ > 0 and bo > 0 in nats, b2 ≤ 700,
-    continuations C ≥ k, None for C = k. k* = ∞ where no number of repetitions is enough. Raises ValueError
-    on others, on a k and T that no prompt has, and on shapes that do not broadcast.
-
-    Source: WS24 (knowledge hijack).
+    Parameters broadcast: repetitions k ≥ 0, length T, gap Δ > 0 and bo > 0 in nats, b2 ≤ 700, continuations C
+    ≥ k, None for C = k. k* = ∞ where no number of repetitions is enough. Raises ValueError on others, and on
+    a k and T that no prompt has. Source: WS24 (knowledge hijack).
     """
     C = repetitions if continuations is None else continuations
     check.broadcast(repetitions=repetitions.shape, length=length.shape, gap=gap.shape, b2=b2.shape,

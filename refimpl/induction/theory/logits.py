@@ -1,9 +1,8 @@
-"""Closed forms of system I (claims I1–I5). This file imports only `check` of the project.
+"""Closed forms of system I (claims I1–I3, I11), counted from the tokens. Imports only `check` of the project.
 
-A formula that called the code it must check would be no oracle: everything here is counted from the
-tokens, and checks of arguments hold no formula. Notation: tokens z_0 … z_{T−1}, query position t, key
-position s, trigger q, strengths b1, b2, bo; all statements hold in an orthonormal frame, with the
-memories of `construct` in it.
+A formula that called the code it must check would be no oracle; checks of arguments hold no formula.
+Notation: tokens z_0 … z_{T−1}, query position t, key position s, trigger q, strengths b1, b2, bo; all
+statements hold in an orthonormal frame, with the memories of `construct` in it.
 """
 
 from typing import NamedTuple
@@ -53,8 +52,8 @@ def previous_token_attention(T, b1, encoding="relative", train_length=None):
     so S1_ts = b1 1[1 ≤ t < L0] 1[s = t−1]: nothing was stored beyond L0. The softmax over the t+1
     keys then has one term e^b1 and t terms 1, or t+1 equal ones.
 
-    Parameters: T ≥ 1; b1 finite; train_length None (T, or longer) or ≥ 1, absolute only.
-    Returns A1 (T, T) float64, zero above the diagonal. Raises ValueError. Source: BCBJB23, WS24.
+    T ≥ 1; b1 finite; train_length ≥ 1 or None, absolute only. Returns (T, T). Raises ValueError. Source:
+    BCBJB23, WS24.
     """
     L0, rows = memory_length(T, encoding, train_length), []
     for t in range(T):
@@ -92,17 +91,14 @@ def attention(z, triggers, b1, b2, L0):
 def in_context_mass(z, triggers, b1, b2, encoding="relative", train_length=None):
     """Σ_s A2[t, s] 1[z_s = u]: the weight of token u in layer 2 (first half of I3; exact; formalised).
 
-    Statement. With n_q(s) = #{j ≤ s: z_j = q}, let m_0(q) = 1[z_0 = q], and for s ≥ 1 where the
-    previous-token memory reaches
+    Statement. With n_q(s) = #{j ≤ s: z_j = q}, m_0(q) = 1[z_0 = q], and for 1 ≤ s (< L0 if absolute)
 
         m_s(q) = (n_q(s) + (e^b1 − 1) 1[z_{s−1} = q]) / (e^b1 + s),
 
-    beyond it (absolute, s ≥ L0) m_s(q) = n_q(s) / (s + 1). Then A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q]
-    m_s(z_t)).
+    and m_s(q) = n_q(s) / (s + 1) for s ≥ L0. Then A2[t, ·] = softmax_{s≤t}(b2 1[z_t ∈ Q] m_s(z_t)).
 
     Derivation. x1_s = E[z_s] + Phi Σ_r A1_sr E[z_r], and WK2 = b2 Σ_q E[q] (Phi E[q])ᵀ. In the frame
-    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q], which is m_s(q) by I1 and I2. Hence
-    S2_ts = b2 1[z_t ∈ Q] m_s(z_t).
+    E[q]·x1_t = 1[z_t = q] and (Phi E[q])·x1_s = Σ_r A1_sr 1[z_r = q], which is m_s(q) by I1 and I2.
 
     z (T,) and triggers (K,) integers ≥ 0, K ≥ 1; b1, b2 finite. Returns (attention (T, T),
     mass (T, max token + 1)). Raises ValueError.
@@ -119,17 +115,16 @@ def logits(tokens, log_pi_b, triggers, b1, b2, bo, encoding="relative", train_le
 
         logits_t[u] = log pi_b[z_t, u] + bo Σ_{s≤t} A2[t, s] 1[z_s = u]
 
-    with A2 as in `in_context_mass`. Assumptions: orthonormal frame, memories of `construct`.
+    with A2 as in `in_context_mass`.
 
     Derivation. x2_t = E[z_t] + (part in E Phiᵀ) + WO WV Σ_s A2_ts x1_s, with WO = bo Σ_v U[v](WV E[v])ᵀ.
     WV is orthogonal, so (WV E[v])·(WV x1_s) = E[v]·x1_s = 1[z_s = v], and the last term is
     bo Σ_s A2_ts U[z_s]. WF reads the E part alone: WF x2_t = Σ_u log pi_b[z_t, u] U[u] (the parts in
     U and E Phiᵀ are orthogonal to every E[v]). U[u]· picks the two sums.
 
-    Parameters: tokens (T,) in 0..V−1, T ≥ 1; log_pi_b (V, V), may hold −∞: such a token has logit −∞,
-    whatever the context says; triggers (K,) token ids, K ≥ 1; b1, b2, bo finite; encoding "relative" or
-    "absolute"; train_length L0, absolute only. Returns (T, V) float64. Raises ValueError on others. Source:
-    WS24 (logits in closed form on designed prompts); this is the project's form of it.
+    Parameters: tokens (T,) in 0..V−1; log_pi_b (V, V), where −∞ makes a logit −∞ whatever the context says;
+    triggers (K,), K ≥ 1; b1, b2, bo finite; encoding and train_length as in `previous_token_attention`.
+    Returns (T, V). Raises ValueError. Source: WS24 (on designed prompts).
     """
     A2 = attention(tokens, triggers, b1, b2, memory_length(len(tokens), encoding, train_length))
     return log_pi_b[tokens] + bo * (A2 @ np.eye(len(log_pi_b))[tokens])
@@ -158,17 +153,15 @@ def without_positions(tokens, log_pi_b, triggers, b1, beta, gamma, b3, bo):
     Assumptions: the rows of E, E Phi1ᵀ, E Phi2ᵀ, E Phi1ᵀ Phi2ᵀ, U are one orthonormal set, WV is
     orthogonal, the memories are those of `nopos.construct`.
 
-    Derivation. 1 = Σ_v E[v] meets every E[z_t] with 1. Layer 1: S1_ts = b1 1[z_s = κ] = b1 1[s = 0], one
-    key of e^b1 among t of 1. So Phi1 E[κ] meets x1_s with A1[s, 0] = c/(c + s), which falls with s: a
-    clock. Layer 2: E[v] and 1 meet x1_t in its part E[z_t] alone, so
-    S2_ts = −γ 1[z_s = z_t] − β c/(c + s): late keys are preferred, its own token is pushed away. Layer 3
-    reads at Phi2 E[q] what layer 2 has brought from the E part of x1: m_s(q); the rest is as in `logits`.
-
-    `sharp_strengths` and `sharp_bounds` say when the head is sharp, and where it is blind.
+    Derivation. 1 = Σ_v E[v] meets every E[z_t] with 1. Layer 1: S1_ts = b1 1[z_s = κ] = b1 1[s = 0], one key
+    of e^b1 among t of 1. So Phi1 E[κ] meets x1_s with A1[s, 0] = c/(c + s), which falls with s: a clock.
+    Layer 2: E[v] and 1 meet x1_t in its part E[z_t] alone, so S2_ts = −γ 1[z_s = z_t] − β c/(c + s): late
+    keys are preferred, its own token is pushed away. Layer 3 reads at Phi2 E[q] what layer 2 has brought from
+    the E part of x1: m_s(q); the rest is as in `logits`. `sharp_bounds` says where it is sharp.
 
     Parameters: tokens (T,) in 0..V−1, T ≥ 1, the first of which is κ; log_pi_b (V, V), may hold −∞; triggers
     (K,) token ids, K ≥ 1; b1, beta, gamma, b3, bo finite. Returns WithoutPositions. Raises ValueError on
-    others. Source: an extension of this project; WS24 v2 mentions three layers without positions.
+    others. Source: this project; WS24 v2 mentions such layers.
     """
     z = tokens
     if (z[1:] == z[0]).any():
@@ -207,17 +200,15 @@ def sharp_bounds(T):
         A2[t, t−1] ≤ 1 / (1 + T²)                   if z_{t−1} = z_t.
 
     Derivation. By I11, going one key back from s lowers the score by β c/((c + s)(c + s − 1)), which is at
-    least β c/(4T²) = 2 log T. If z_{t−1} ≠ z_t, the key t−1 is not pushed away, and the keys before it
-    weigh at most T^−2 + T^−4 + … = 1/(T² − 1) times as much. The key t gains at most β/c and loses γ: it
-    weighs at most e^(−β/c) = T^−8. If z_{t−1} = z_t, both are pushed away equally, and the key t weighs at
-    least T² times the key t−1.
+    least β c/(4T²) = 2 log T. If z_{t−1} ≠ z_t, the key t−1 is not pushed away, and the keys before it weigh
+    at most T^−2 + T^−4 + … = 1/(T² − 1) times as much. The key t gains at most β/c and loses γ: it weighs at
+    most e^(−β/c) = T^−8. If z_{t−1} = z_t, both are pushed away equally, and t weighs at least T² times t−1.
 
     Blind spot. An immediate repetition is pushed away with the token itself. If the last s with z_s ≠ z_t has
     t − s < 2 (c + s)(c + t)/c², which lies between 2 and 8, A2[t, ·] looks there; further into a run it
-    looks at t itself. So in "q q" the second q is not seen to follow a q, and an output o_q = q is not found
-    in context at once.
+    looks at t itself. So in "q q" the second q is not seen to follow a q: an output o_q = q is not found.
 
-    T ≥ 2. Returns (lower, upper). Raises ValueError. Source: an extension of this project.
+    T ≥ 2. Returns (lower, upper). Raises ValueError.
     """
     T = float(T)    # T^8 is no int64
     return 1 / (1 + 1 / (T ** 2 - 1) + T ** -8), 1 / (1 + T ** 2)

@@ -26,8 +26,8 @@ def pairs(w):
 def leading_pair(w):
     """The pair i that leads, with f_i ≥ f_j and eta_i ≥ eta_j for all j; −1 if none does, or two tie.
 
-    Two pairs tie if f and |g| of both are equal. Parameters: w (count, 2n+1) in −100..100, logits of s_0 a_0
-    … s_n. Returns (count,) integers in −1..n−1. Raises ValueError.
+    Two pairs tie if f and |g| of both are equal. w (count, 2n+1) in −100..100, logits of s_0 a_0 … s_n.
+    Returns (count,) integers. Raises ValueError.
     """
     f, g, eta = pairs(w)
     i = np.lexsort((eta, f), axis=1)[:, -1:]
@@ -70,8 +70,7 @@ def leader_bounds(w, i, R, lam):
     theta_j fall at a fixed rate: a contradiction. Gaps do not grow (R6), so u_j and v_j vanish with f_j. The
     gap g_i closes: d log tanh(|g_i|/4)/dt = −2 sigma m √f_i.
 
-    Parameters: w (count, 2n+1) in −100..100; i (count,) in 0..n−1, the pair that leads in each; R ≥ 2; lam >
-    0. Returns LeaderBounds. Raises ValueError.
+    w (count, 2n+1) in −100..100; i (count,), the pairs that lead; R ≥ 2; lam > 0. Raises ValueError.
     """
     f, _, eta = pairs(w)
     if i.max() >= f.shape[1]:
@@ -91,13 +90,11 @@ def decided_loss(R, lam):
 
     Statement. If m > lam/4, that is L < log(1 + (R−1) e^{−lam/4}), the largest f wins, whatever the gaps.
 
-    Derivation. If two pairs have the largest f, then Σ f ≤ 1/8: 1 ≥ Σ (u_j + v_j) ≥ 2 Σ √f_j, and at fixed
-    Σ √f the sum of squares is largest with two pairs alone, √f = ¼ each. So m ≤ lam/4 at a tie. As m never
+    Derivation. If two pairs have the largest f, then Σ f ≤ 1/8: 1 ≥ Σ (u_j + v_j) ≥ 2 Σ √f_j, and at fixed Σ
+    √f the sum of squares is largest with two pairs alone, √f = ¼ each. So m ≤ lam/4 at a tie. As m never
     falls, the largest f stays that of one pair. Its gap closes, and every tanh(|g_j|/4) falls more slowly
     than its own, so this pair leads in the end as `leader_bounds` requires. Not proved: which pair wins from
-    starts where none leads and m ≤ lam/4.
-
-    Returns a float, in nats. Raises ValueError unless R ≥ 2 and lam > 0.
+    starts where none leads and m ≤ lam/4. Returns nats. Raises ValueError unless R ≥ 2 and lam > 0.
     """
     return np.log1p((R - 1) * np.exp(-lam / 4))
 
@@ -160,9 +157,8 @@ def context_bounds(w, N, R, lam):
     rises, α_k/√(u_n alpha_r) falls at least at the bound, and α_k goes to 0. On the pair alone z = w_{s_n} −
     w_r has dz/dt = −2 x (1−x) L'(x), L convex: x goes to x*, in the end at the rate 2 x*² (1−x*)² L''(x*).
 
-    What it needs: `trap_law` says what happens elsewhere.
-
     w (2n+2,), logits of s_0 a_0 … s_n r; N ≥ (n+1) R; R ≥ 2; lam > 0. Returns (2n,). Raises ValueError.
+    `trap_law` says what happens from other starts.
     """
     alpha = softmax(w)
     logits, count = answer_classes(alpha[0:-1:2], alpha[-1], N, R, lam)

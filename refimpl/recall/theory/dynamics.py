@@ -24,23 +24,20 @@ def flow(w, R, lam):
         dw_{a_i}/dt = 2 sigma v_i (lam u_i − m)         i < n
         dw_{s_n}/dt = −2 sigma m u_n                    and Σ dw/dt = 0.
 
-    No token enters: every collision-free prompt moves w alike.
+    Every collision-free prompt moves w alike.
 
-    Derivation. Of L = log(1 + (R−1) e^{−m}) (`infer_loss`), −∂L/∂m = sigma. The softmax gives
-    ∂m/∂w_k = α_k (∂m/∂α_k − Σ_j α_j ∂m/∂α_j). Here ∂m/∂u_i = 2 lam v_i, ∂m/∂v_i = 2 lam u_i,
-    ∂m/∂u_n = 0, and the sum is 2m, as m is of degree 2 in α (Euler). A shift of w changes nothing,
-    so the gradient sums to 0.
+    Derivation. Of L = log(1 + (R−1) e^{−m}) (`infer_loss`), −∂L/∂m = sigma. The softmax gives ∂m/∂w_k = α_k
+    (∂m/∂α_k − Σ_j α_j ∂m/∂α_j). Here ∂m/∂u_i = 2 lam v_i, ∂m/∂v_i = 2 lam u_i, ∂m/∂u_n = 0, and the sum is
+    2m, as m is of degree 2 in α (Euler). A shift of w changes nothing, so the gradient sums to 0.
 
     Parameters: w (2n+1,), n ≥ 1; R ≥ 1; lam > 0. Returns (2n+1,). Raises ValueError.
     """
     alpha = softmax(w)
     u, v = alpha[0::2], alpha[1::2]
     m, sigma = infer_margin(u, v, R, lam)
-    dw = np.empty_like(alpha)
-    dw[0:-1:2] = 2 * sigma * u[:-1] * (lam * v - m)
-    dw[1::2] = 2 * sigma * v * (lam * u[:-1] - m)
-    dw[-1] = -2 * sigma * m * u[-1]
-    return dw
+    partner = np.zeros_like(alpha)
+    partner[0:-1:2], partner[1::2] = v, u[:-1]
+    return 2 * sigma * alpha * (lam * partner - m)
 
 
 @takes(w=numbers("2n+2"), R=whole(1), N=whole("(n+1)*R"), lam=positive())
@@ -78,14 +75,14 @@ def recall_flow(w, N, R, lam):
 def gap_rates(u, v, R, lam):
     """Rates d/dt (w_{s_i} − w_{a_i}) of the gaps within the pairs (claim R6; exact; derived).
 
-    Statement. On collision-free prompts, from every start, d/dt (w_{s_i} − w_{a_i}) =
-    −2 sigma m (u_i − v_i): every gap shrinks, and none changes its sign.
+    Statement. On collision-free prompts d/dt (w_{s_i} − w_{a_i}) = −2 sigma m (u_i − v_i) from every start:
+    every gap shrinks, and none changes its sign.
 
     Derivation. Subtract two lines of `flow`: lam u_i v_i occurs in both and cancels. u_i − v_i has
     the sign of w_{s_i} − w_{a_i}, and sigma m > 0 at every finite w if R ≥ 2.
 
-    What it needs: u_i and v_i enter the loss through u_i v_i alone. In a table that is not Latin the
-    squares v_i² do not drop out, and where rows collide u_i v_j votes without u_j v_i; the gap may grow.
+    What it needs: u_i and v_i enter the loss through u_i v_i alone. In a table that is not Latin the squares
+    v_i² do not drop out, and where rows collide u_i v_j votes without u_j v_i; the gap may grow.
 
     Parameters: u (n+1,), v (n,), R ≥ 1, lam > 0. Returns (n,). Raises ValueError on others.
     """
@@ -99,11 +96,9 @@ def query_rate(u, v, R, lam):
 
     Statement. On collision-free prompts dw_{s_n}/dt = −2 sigma m u_n < 0 at every finite w, if R ≥ 2.
 
-    Derivation. The last line of `flow`: m does not depend on u_n, so the query only takes attention
-    away. Falling is said of the logit. The weight u_n has d(log u_n)/dt = dw_{s_n}/dt − Σ_k α_k dw_k/dt,
-    and can rise for a while: where u_n is tiny, n = 1 and (u_0, v_0) = (0.9, 0.1), the mean is < 0.
-
-    Parameters, errors as `gap_rates`. Returns a float.
+    Derivation. The last line of `flow`: m does not depend on u_n, so the query only takes attention away. The
+    logit falls. The weight, d(log u_n)/dt = dw_{s_n}/dt − Σ_k α_k dw_k/dt, can rise for a while: where u_n is
+    tiny, n = 1 and (u_0, v_0) = (0.9, 0.1), the mean is < 0. Parameters and errors as `gap_rates`.
     """
     m, sigma = infer_margin(u, v, R, lam)
     return -2 * sigma * m * u[-1]
@@ -121,8 +116,7 @@ class GrowthRates(NamedTuple):
 def growth_rates(n, R, lam, u=None):
     """Linearised flow of the infer step where all pairs are equal (claim R8; exact; derived).
 
-    Statement. At u_i = v_i = u for all i < n and any u_n = 1 − 2nu, with m = 2 n lam u², the
-    2n+1 eigenvalues of ∂(dw/dt)/∂w are
+    Statement. At u_i = v_i = u, any u_n = 1 − 2nu, with m = 2 n lam u², the eigenvalues of ∂(dw/dt)/∂w are
 
         between     2 sigma u (2 lam u − m)                             n−1 times
         within      −2 sigma m u                                        n times
@@ -142,11 +136,9 @@ def growth_rates(n, R, lam, u=None):
     dy/dt = 2 (2n+1) lam sigma u² u_n. Its eigenvalue is d(ẏ)/dy = ẏ d(log ẏ)/dy, where
     du/dy = u u_n, du_n/dy = −2nu u_n = −(1 − u_n) u_n, dm/dy = 2 m u_n, dsigma/dm = −sigma (1 − sigma).
 
-    Unless u_n = 0 the point is not at rest, but moves along equal pairs, and the modes stay the same:
-    to first order a difference grows by exp(∫ rate dt).
+    Unless u_n = 0 the point moves along equal pairs. The modes stay; a difference grows by exp(∫ rate dt).
 
-    Parameters: n ≥ 1; R ≥ 1; lam > 0; 0 < u ≤ 1/(2n), by default 1/(2n+1), uniform attention.
-    Returns GrowthRates (of no mode `between` if n = 1). Raises ValueError.
+    Parameters: n, R ≥ 1; lam > 0; 0 < u ≤ 1/(2n), by default 1/(2n+1), uniform attention. Raises ValueError.
     """
     u = 1 / (2 * n + 1) if u is None else u
     last = 1 - 2 * n * u
@@ -163,14 +155,11 @@ def infer_end_loss(R, lam):
     Statement. L_infer ≥ log(1 + (R−1) e^{−lam/2}) on collision-free prompts, with equality if and
     only if one pair has ½ + ½ (or R = 1): a limit that no finite w reaches.
 
-    Derivation. L falls with m, and Σ u_i v_i ≤ Σ ((u_i + v_i)/2)² ≤ (Σ (u_i + v_i)/2)² ≤ 1/4, hence
-    m ≤ lam/2. The first is equality where u_i = v_i, the second where one pair has all of it, the
-    third where the query has nothing.
+    Derivation. L falls with m, and Σ u_i v_i ≤ Σ ((u_i + v_i)/2)² ≤ (Σ (u_i + v_i)/2)² ≤ 1/4, hence m ≤
+    lam/2. They are equalities where u_i = v_i, where one pair has all of it, and where the query has none.
 
-    The flow gets there only if the pairs differ: from equal pairs, uniform attention among them, it
-    keeps them equal (`growth_rates`) and ends at 1/(2n) each, log(1 + (R−1) e^{−lam/(2n)}).
-
-    Returns a float. Raises ValueError unless R ≥ 1 and lam > 0.
+    From equal pairs the flow keeps them equal (`growth_rates`) and ends at 1/(2n) each, log(1 + (R−1)
+    e^{−lam/(2n)}). Returns a float. Raises ValueError unless R ≥ 1 and lam > 0.
     """
     return np.log1p((R - 1) * np.exp(-lam / 2))
 
@@ -209,9 +198,9 @@ def end_residual(x, N, R, lam):
 def trajectory(w0, times, R, lam, N=None, factors=None):
     """Position logits along the gradient flow: (len(times), len(w0)) (claim R10; numerical).
 
-    Solves dw/dt = c flow(w) from w(0) = w0, or c recall_flow(w) if N is given. By default c = 1. With the
-    factors of `score_factors`, these are the scores of the training prompts of full WKQ (R16). A step of
-    SGD with learning rate eta is Euler's step of length eta: after t/eta of them its gap is of order eta.
+    Solves dw/dt = c flow(w) from w(0) = w0, or c recall_flow(w) if N is given. By default c = 1; c of
+    `score_factors` gives the scores of the training prompts of full WKQ (R16). A step of SGD with learning
+    rate eta is Euler's step of length eta: after t/eta of them its gap is of order eta.
 
     Parameters: w0 as in `flow`, or `recall_flow`; times (k,) in 0..1e13, increasing; factors like w0. By
     LSODA in log(1 + t), as weights fall like 1/t. The local error is 1e-12 up to t = 1e8, and 1e-20 t
@@ -248,8 +237,7 @@ def gradient_support(tokens, V, L):
     Derivation. score_i = x_last · WKQ x_i with x_i = [E z_i; P i], so ∂L/∂WKQ = Σ_i (∂L/∂score_i)
     x_last x_iᵀ, and x_i has ones at z_i and V + i, zeros elsewhere.
 
-    In the recall step the last token is the relation: one that was seen has a row that is not zero,
-    and speaks of positions on every prompt.
+    In the recall step the last token is the relation: one that was seen speaks of positions on every prompt.
 
     Parameters: tokens (count, T) in 0..V−1; L ≥ T. Returns (V+L, V+L) booleans. Raises ValueError.
     """

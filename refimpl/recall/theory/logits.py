@@ -1,11 +1,9 @@
 """Logits and losses of system R in closed form (claims R2–R4, R13). Imports only `check` of the project.
 
-A formula that called the code it must check would be no oracle: everything here follows from the
-attention weights, and checks of arguments hold no formula. Notation: subjects s_0 … s_n (s_n is the
-query), answers a_0 … a_{n−1}, hidden relation r; attention u (n+1,) on the subjects, v (n,) on the
-answers, alpha_r on the relation token, each in 0..1; N answers, R relations, strength lam. All
-statements hold for one-hot embeddings, the memory of `construct` with the square, and any attention
-weights.
+A formula that called the code it must check would be no oracle; checks of arguments hold no formula.
+Notation: subjects s_0 … s_n (s_n is the query), answers a_0 … a_{n−1}, hidden relation r; attention u (n+1,)
+on the subjects, v (n,) on the answers, alpha_r on the relation token, each in 0..1; N answers, R relations,
+strength lam. All hold for one-hot embeddings, the memory of `construct` with the square, any attention.
 """
 
 import numpy as np
@@ -22,15 +20,14 @@ def infer_logits(u, v, relation_of, R, lam):
 
         logit[r'] = lam (Σ_i u_i² + Σ_j v_j² + 2 Σ_{i≤n, j<n} u_i v_j 1[rho(s_i, a_j) = r']).
 
-    Derivation. The units with value e_r' have the keys e_s + e_{g(s,r')}, one for every s, hence
-    logit[r'] = lam Σ_s (x_s + x_{g(s,r')})², x the attention on each token. The squares of x_s sum
-    to Σ_i u_i². As g(·, r') is a bijection, every answer occurs once among the g(s, r'), so the
-    squares of x_{g(s,r')} sum to Σ_j v_j², whatever r'. The cross terms 2 x_s x_{g(s,r')} are left
-    where s = s_i and g(s_i, r') = a_j. Pairs i ≠ j vote for wrong relations only: rho(s_i, a_j) = r
-    would mean g(s_i, r) = g(s_j, r).
+    Derivation. The units with value e_r' have the keys e_s + e_{g(s,r')}, one for every s, hence logit[r'] =
+    lam Σ_s (x_s + x_{g(s,r')})², x the attention on each token. The squares of x_s sum to Σ_i u_i². As g(·,
+    r') is a bijection, every answer occurs once among the g(s, r'), so the squares of x_{g(s,r')} sum to Σ_j
+    v_j², whatever r'. The cross terms 2 x_s x_{g(s,r')} are left where s = s_i and g(s_i, r') = a_j. Pairs i
+    ≠ j vote for wrong relations only: rho(s_i, a_j) = r would mean g(s_i, r) = g(s_j, r).
 
-    Parameters: u (n+1,), v (n,); relation_of (n+1, n) integers, rho(s_i, a_j) in 0..R−1, or −1 where
-    there is none; lam > 0. Returns (R,) float64. Raises ValueError on others.
+    Parameters: u (n+1,), v (n,); relation_of (n+1, n), rho(s_i, a_j) in 0..R−1, or −1 where there is none;
+    lam > 0. Returns (R,). Raises ValueError on others.
     """
     votes = np.zeros(R, u.dtype)
     related = relation_of >= 0
@@ -53,8 +50,7 @@ def recall_logits(u, alpha_r, answer_of, r, N, lam):
     u_i², if a' is in its row. The cross term is left where g(s_i, r) = a'. The attention on the
     answers of the prompt does not enter: no such unit has an answer in its key.
 
-    Parameters: u (n+1,); answer_of (n+1, R) integers, g(s_i, r') in 0..N−1; r in 0..R−1; lam > 0.
-    Returns (N,) float64. Raises ValueError on others.
+    Parameters: u (n+1,); answer_of (n+1, R), g(s_i, r'); r < R; lam > 0. Returns (N,). Raises ValueError.
     """
     logits = np.full(N, alpha_r ** 2)
     np.add.at(logits, answer_of, u[:, None] ** 2)
@@ -89,11 +85,10 @@ def recall_loss(u, alpha_r, N, R, lam):
         row mates of s_i, g(s_i, r')     lam u_i²                        R−1 for each i
         the rest                         0                               N − (n+1) R
 
-    Derivation. `recall_logits`, without lam alpha_r², which every answer has. The rows being
-    disjoint, each answer is in one of them at most, and (n+1) R are in one.
+    Derivation. `recall_logits`, without lam alpha_r², which every answer has. The rows being disjoint, each
+    answer is in one of them at most, and (n+1) R are in one.
 
-    Parameters: u (n+1,); N ≥ (n+1) R, or no collision-free prompt exists; lam > 0. Returns a float.
-    Raises ValueError on others.
+    Parameters: u (n+1,); N ≥ (n+1) R; lam > 0. Returns a float. Raises ValueError on others.
     """
     logits, count = answer_classes(u, alpha_r, N, R, lam)
     top = peak(logits)
@@ -134,7 +129,7 @@ def losing(m, R):
 def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
     """Logits of the answers where φ(x) = max(x − bias, 0) (claim R13; exact; derived).
 
-    Statement. In a Latin table, with φ(x) = max(x − bias, 0),
+    Statement. In a Latin table
 
         logit[a'] = lam (φ(alpha_r) + Σ_i 1[a' ∈ g(s_i, ·), a' ≠ g(s_i, r)] φ(u_i)
                          + Σ_i 1[a' = g(s_i, r)] (φ(u_i + alpha_r) − φ(alpha_r))).
@@ -142,7 +137,7 @@ def relu_recall_logits(u, alpha_r, answer_of, r, N, lam, bias):
     Derivation. As `recall_logits`: logit[a'] = lam Σ_{g(s,r')=a'} φ(x_s + alpha_r 1[r' = r]). The
     unit with r' = r occurs for one s: φ(alpha_r), unless that s is some s_i: then φ(u_i + alpha_r).
 
-    Parameters: as `recall_logits`; bias ≥ 0. Returns (N,) float64. Raises ValueError.
+    Parameters, errors as `recall_logits`; bias ≥ 0. Returns (N,).
     """
     alone, both = np.maximum(u - bias, 0), np.maximum(u + alpha_r - bias, 0)
     relation = np.maximum(alpha_r - bias, 0)

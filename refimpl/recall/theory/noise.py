@@ -21,10 +21,9 @@ def noisy_accuracy(p, n, N, R):
     votes at all with probability at most R/N: its answer is one of R among N. Where no other pair votes, r
     is ahead if and only if some pair is right. All n are wrong with probability p_e^n.
 
-    So attention on one pair, which has the accuracy 1 − p_e alone, costs nothing: what weight is left on the
-    others decides when that pair is wrong.
+    So attention on one pair nearly alone costs nothing: the others decide when that pair is wrong.
 
-    Parameters: p in 0..1; n ≥ 1; N ≥ 1; R ≥ 1. Returns (accuracy, error). Raises ValueError.
+    p in 0..1; n, N, R ≥ 1. Returns (accuracy, error). Raises ValueError.
     """
     return 1 - (p * (1 - 1 / N)) ** n, n * (n + 1) * R / N
 
@@ -40,7 +39,7 @@ def noisy_loss(u, v, p, R, lam):
 
     Derivation. `infer_loss`, where a wrong pair has an answer of no row, and does not vote.
 
-    Parameters: u (n+1,), v (n,), n ≤ 12; p in 0..1; R ≥ 1; lam > 0. Returns a float. Raises ValueError.
+    u (n+1,), v (n,), n ≤ 12; p in 0..1; R ≥ 1; lam > 0. Returns a float. Raises ValueError.
     """
     n = len(v)
     if n > 12:
@@ -94,8 +93,7 @@ def collision_loss(u, v, N, R, lam):
         L_pop ≈ L + (1/(N−1)) Σ_{i<j≤n} (1/R) Σ_{c<R} Σ_{0<|D|<R} (L_{ijcD} − L)
 
     with an error of at most (lam/2) K (K−1) (2 (R−1))² / ((N−1)(N−3)), none if n = 1. L_{ijcD} is the loss
-    with two more votes, 2 lam u_i v_j for relation c + D and 2 lam u_j v_i for c − D, where these are in
-    0..R−1.
+    with two more votes, 2 lam u_i v_j for relation c + D and 2 lam u_j v_i for c − D, within 0..R−1.
 
     Derivation. Let s_j stand D places after s_i on the cycle, and c be the shift of the true relation. Then
     rho(s_i, a_j) has the shift c + D, and rho(s_j, a_i) c − D. Each D ≠ 0 has the probability 1/(N−1). This

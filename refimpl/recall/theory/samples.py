@@ -1,8 +1,7 @@
 """How many samples fine-tuning needs, and how much time (claims R11, R16).
 
 Notation and assumptions as in logits.py; imports nothing of the project but `check`. Full WKQ reads content
-and position. Its training prompts share no subject and no answer; a test prompt holds tokens that no
-training prompt held.
+and position. Its training prompts share no subject and no answer; a test prompt holds new tokens.
 """
 
 from typing import NamedTuple
@@ -31,20 +30,17 @@ def score_factors(n, M, k=None):
 
     Consequence (claim R16). Where c is one number, the training scores y have dy/dt = c flow(y). So y(t) =
     Y(c t), Y the position-only flow from w0, and a test prompt has the scores w0 + (Y(c t) − w0)/c. SGD with
-    step eta is position-only SGD with step c eta. In the infer step N does not occur: the prompts needed
-    do not depend on it. In the recall step c is one number only if k = M, every training prompt having
-    its own relation. Else see `drift_exponents`.
+    step eta is position-only SGD with step c eta. In the infer step N does not occur: the prompts needed do
+    not depend on it. In the recall step c is one number only if k = M; else see `drift_law`.
 
-    Derivation. Score i adds up four entries of WKQ: of the last token or position, by token or
-    position i. As all prompts have equal scores, each gets the same −∂L/∂score_i = F_i(score)
-    (`flow`, `recall_flow`), and an entry gets F_i times the share of the prompts that read it. In the
-    infer step that is 1 for position–position, and 1/M for the three that hold a token. In the recall
-    step the last token is r: (r, position i) is read by M/k prompts, (r, z_i) and (position, z_i) by
-    one; for i = 2n+1 the token z_i is r itself, and all three by M/k. By symmetry the scores stay
-    equal. Momentum is linear, and changes nothing.
+    Derivation. Score i adds up four entries of WKQ: of the last token or position, by token or position i. As
+    all prompts have equal scores, each gets the same −∂L/∂score_i = F_i(score) (`flow`, `recall_flow`), and
+    an entry gets F_i times the share of the prompts that read it. In the infer step that is 1 for
+    position–position, and 1/M for the three that hold a token. In the recall step the last token is r: (r,
+    position i) is read by M/k prompts, (r, z_i) and (position, z_i) by one; for i = 2n+1 the token z_i is r
+    itself, and all three by M/k. By symmetry the scores stay equal. Momentum is linear, and changes nothing.
 
-    Parameters: n ≥ 1; M ≥ 1 prompts; k relations, a divisor of M, for the recall step, or None.
-    Returns c (2n+1,), or (2n+2,) with k. Raises ValueError on other sizes.
+    n, M ≥ 1; k a divisor of M in the recall step, else None. Returns c (2n+1,) or (2n+2,). Raises ValueError.
     """
     if k is None:
         return np.full(2 * n + 1, 1 + 3 / M)
@@ -73,7 +69,7 @@ def training_law(n, times, R, lam):
     sigma lam (1 + ε/(2 α_j)). The ratios of two of them go to 1, like t^{−2/(2n+1)}; then ε = (2n−1) α.
     The margin is m = lam (1 − ε)²/2 + O(ε²), and dL/dm = −sigma.
 
-    Parameters: n ≥ 1; times (k,) ≥ 1; R ≥ 2; 0 < lam ≤ 500. Returns weight (k,), Law. Raises ValueError.
+    n ≥ 1; times (k,) ≥ 1; R ≥ 2; 0 < lam ≤ 500. Returns weight (k,), Law. Raises ValueError.
     """
     weight = 2 / ((2 * n + 1) * losing(lam / 2, R) * lam * times)
     return weight, Law(infer_end_loss(R, lam), 2 * (2 * n - 1) / ((2 * n + 1) * times))
@@ -96,13 +92,11 @@ def transfer_law(w0, pair, times, M, R, lam):
     loss that is K times smaller. From equal pairs no pair wins (R8), and the law does not apply.
 
     Derivation. By R16 the test scores are q w0 + y/c, where y are the training scores. There the winners tie,
-    and y_k − y_{s_i} = log 2α_k, with α_k by `training_law` at the time c t. So at test a loser has
-    e^{q w0_k} (2α_k)^{1/c} / (e^{q w0_{s_i}} + e^{q w0_{a_i}}) of the pair's weight. If all of them have ε of
-    it, m = m_f (1 − ε)² + O(ε²), and dL/dm = −sigma_f. The relative remainder is of order (c t)^{−1/c} and
-    (c t)^{−2/(2n+1)}.
+    and y_k − y_{s_i} = log 2α_k, with α_k by `training_law` at the time c t. So at test a loser has e^{q
+    w0_k} (2α_k)^{1/c} / (e^{q w0_{s_i}} + e^{q w0_{a_i}}) of the pair's weight. If all of them have ε of it,
+    m = m_f (1 − ε)² + O(ε²), and dL/dm = −sigma_f. The relative remainder: (c t)^{−1/c}, (c t)^{−2/(2n+1)}.
 
-    Parameters: w0 (2n+1,) in −100..100; pair in 0..n−1; times (k,) ≥ 1; M ≥ 1; R ≥ 2; 0 < lam ≤ 500. Returns
-    Law. Raises ValueError.
+    w0 (2n+1,) in −100..100; pair < n; times, M ≥ 1; R ≥ 2; 0 < lam ≤ 500. Returns Law. Raises ValueError.
     """
     n, c = len(w0) // 2, 1 + 3 / M
     if pair >= n:
@@ -138,9 +132,9 @@ def drift_law(n, M, k, N, R, lam):
     and like −rho (2/M)/c_s log t with a seen one on new subjects. So the loss there rises again in the end,
     unless k = M and the relation is new: "few samples suffice" is a statement about times.
 
-    On the pair (s_n, r) alone nothing collapses (exact): z = y_{s_n} − y_r has dz/dt =
-    −(c_s + c_r) x (1−x) L'(x), so it goes to logit x*. w_{s_n} + w_r does not move, and the test difference
-    ends at z_0 + 2 (z − z_0)/(c_s + c_r).
+    On the pair (s_n, r) alone nothing collapses (exact): z = y_{s_n} − y_r has dz/dt = −(c_s + c_r) x (1−x)
+    L'(x), so it goes to logit x*. w_{s_n} + w_r stays; the test difference ends at z_0 + 2 (z − z_0)/(c_s +
+    c_r).
 
     Derivation. Near the end dy_k/dt = −c_s A_k α_k for the context. Since x stays at x*, both of the pair
     rise alike: c_s F_{s_n} = c_r F_r, and F sums to 0, so both are H Σ_k A_k α_k. All A_k α_k become equal,
