@@ -245,7 +245,7 @@ I1 = ["audit", "--claim", "I1", "--instance"]
     ([*I1, "law=text, prompt=sampled, V=2, T=5, b1=nan, seed=0"], "expected b1 in (0.0, 20.0), got nan"),
     ([*I1, "law=text, prompt=sampled, V=2, T=5, b1=inf, seed=0"], "expected b1 in (0.0, 20.0), got inf"),
     ([*I1, "law=text, prompt=sample, V=2, T=5, b1=1, seed=0"], "prompt in ('sampled', 'trigger first'"),
-    (["explain", "I1", "--instance", "law=text"], "expected prompt in"),
+    (["explain", "I1", "--instance", "law=text"], "expected b1 in"),
     (["audit", "--claim", "M3", "--cases", "2", "--json", "no/such/folder/out.json"], "no/such/folder"),
     (["audit", "--json", "."], "expected a file"),
     (["explain", "I99"], "unknown claim I99"), (["explain", "M3,R1"], "expected one claim")])
