@@ -165,6 +165,11 @@ def real_dtype(name, dtype):
     return dtype
 
 
+def one(array):
+    """1 as a number of the kind that the array holds: of its dtype, or a ball."""
+    return array.flat[0] * 0 + 1 if array.dtype == object else array.dtype.type(1)
+
+
 def finite(arrays):
     """Whether every number in these arrays is finite."""
     return all(np.asarray(array).dtype == object or np.isfinite(array).all() for array in arrays)

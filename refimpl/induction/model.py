@@ -183,7 +183,7 @@ def loss(params, tokens, mask, encoding="relative"):
     """
     params, z, mask = check_batch(params, tokens, mask, encoding)
     check_memory(mask.shape[1], params)
-    total = params.E[0, 0] * 0
+    total = check.one(params.E) - check.one(params.E)
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             logits = forward_pass(params, z[b, :-1], encoding)[0].logits
@@ -214,9 +214,10 @@ def loss_and_grads(params, tokens, mask, encoding="relative"):
     params, z, mask = check_batch(params, tokens, mask, encoding)
     check_memory(mask.shape[1], params)
     dtype = check.real_dtype("params", params.E.dtype)
-    total = params.E[0, 0] * 0      # a number of the kind of params, which may be balls
+    one = check.one(params.E)
+    total = one - one
     grads = Params(*(np.zeros_like(field) for field in params))
-    dlosses = mask * (total + 1) / mask.sum(dtype=dtype)
+    dlosses = mask * one / mask.sum(dtype=dtype)
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             trace, kept = forward_pass(params, z[b, :-1], encoding)

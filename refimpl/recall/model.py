@@ -183,7 +183,7 @@ def loss(params, tokens, targets, slot=None, activation="square"):
     Parameters and errors as `loss_and_grads`; also takes complex128 parameters (complex step).
     """
     params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
-    total = params.E[0, 0] * 0
+    total = check.one(params.E) - check.one(params.E)
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             logits = forward_pass(params, z[b], activation)[0].logits[None]
@@ -213,9 +213,10 @@ def loss_and_grads(params, tokens, targets, slot=None, activation="square"):
     """
     params, z, targets, (start, stop) = check_batch(params, tokens, targets, slot, activation)
     dtype = check.real_dtype("params", params.E.dtype)
-    total = params.E[0, 0] * 0      # a number of the kind of params, which may be balls
+    one = check.one(params.E)
+    total = one - one
     grads = Params(*(np.zeros_like(array) for array in params))
-    dloss = np.array([(total + 1) / dtype.type(len(z))])
+    dloss = np.array([one / dtype.type(len(z))])
     with np.errstate(**check.QUIET):
         for b in range(len(z)):
             trace, query = forward_pass(params, z[b], activation)
